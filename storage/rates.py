@@ -1,0 +1,83 @@
+"""What was measured of work done, for cutting shards and for estimating time."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+# Single questions say little about how fast a batch goes.
+_LEAST_QUERIES = 16
+# Before anything was measured: a MiniLM on one core.
+_FIRST_RATE = 256.0
+
+
+def routing_rate(connection: Connection, *, shards: int = 20) -> float | None:
+    """Queries per second of one router over its last shards; None before there were any."""
+    row = connection.execute(
+        text(
+            "SELECT sum(n_queries) AS n, sum(route_ms) AS ms FROM (SELECT n_queries, route_ms FROM shard"
+            " WHERE state = 'done' AND n_queries >= :least AND route_ms > 0 ORDER BY id DESC LIMIT :shards) last"
+        ),
+        {"least": _LEAST_QUERIES, "shards": shards},
+    ).one()
+    return None if not row.n else 1000 * float(row.n) / float(row.ms)
+
+
+def shard_size(connection: Connection, *, seconds: float, least: int, most: int) -> int:
+    """As many queries as a router takes ``seconds`` for at the rate last measured, within the bounds."""
+    rate = routing_rate(connection) or _FIRST_RATE
+    return int(min(max(rate * seconds, least), most))
+
+
+def combining_rate(connection: Connection, *, shards: int = 20) -> float | None:
+    """Queries per second of one control process when it combines; None before there was any."""
+    row = connection.execute(
+        text(
+            "SELECT sum(n_queries) AS n, sum(combine_ms) AS ms FROM (SELECT n_queries, combine_ms FROM shard"
+            " WHERE state = 'done' AND n_queries >= :least AND combine_ms > 0 ORDER BY id DESC LIMIT :shards) last"
+        ),
+        {"least": _LEAST_QUERIES, "shards": shards},
+    ).one()
+    return None if not row.n else 1000 * float(row.n) / float(row.ms)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertRate:
+    """Measured over the last day: seconds of one worker per query, and how much there was to measure."""
+
+    expert: str
+    seconds_per_query: float
+    n_queries: int
+
+
+def expert_rates(connection: Connection) -> dict[str, ExpertRate]:
+    """expert -> its rate; experts that answered nothing in the last day are missing."""
+    rows = connection.execute(
+        text(
+            "SELECT e.name, sum(h.busy_ms) / 1000 / sum(h.n_queries), sum(h.n_queries) FROM expert_hour h"
+            " JOIN expert e ON e.id = h.expert_id WHERE h.hour > clock_timestamp() - interval '25 hours'"
+            " GROUP BY e.name HAVING sum(h.n_queries) > 0"
+        )
+    )
+    return {name: ExpertRate(name, float(seconds), int(n)) for name, seconds, n in rows}
+
+
+def expert_quality(connection: Connection) -> dict[str, float]:
+    """expert -> share of positive feedback, drawn towards 0.8 while there is little of it."""
+    rows = connection.execute(
+        text(
+            "SELECT expert, (count(*) FILTER (WHERE positive) + 8.0) / (count(*) + 10.0) FROM feedback"
+            " WHERE positive IS NOT NULL GROUP BY expert"
+        )
+    )
+    return {expert: float(quality) for expert, quality in rows}
+
+
+def in_flight(connection: Connection) -> dict[str, int]:
+    """expert -> queries that are queued or being answered."""
+    rows = connection.execute(
+        text(
+            "SELECT e.name, sum(cardinality(c.idxs)) FROM chunk c JOIN expert e ON e.id = c.expert_id"
+            " WHERE c.state IN ('queued', 'leased') GROUP BY e.name"
+        )
+    )
+    return {name: int(n) for name, n in rows}

@@ -1,0 +1,118 @@
+"""Built knowledge and trained routers: what is live, and how the next becomes so."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from storage.copying import as_json
+
+
+@dataclass(frozen=True, slots=True)
+class RouterView:
+    id: int
+    kind: str
+    state: str
+    encoder: str | None
+    artefact: str
+    artefact_sha256: str
+    content_sha256: str
+    experts: list[str]
+    metrics: dict[str, Any]
+
+
+_ROUTER = """SELECT id, kind, state, encoder, artefact, artefact_sha256, content_sha256, experts, metrics
+FROM router_version"""
+
+
+def live_router(connection: Connection) -> RouterView | None:
+    """The router that routes now; None before the first was trained."""
+    row = connection.execute(text(f"{_ROUTER} WHERE state = 'live'")).one_or_none()
+    return None if row is None else RouterView(*row)
+
+
+def knowledge_is_built(connection: Connection, expert_id: int, content_sha256: str) -> bool:
+    """Whether the expert's live index is of this very content."""
+    live = connection.execute(
+        text(
+            "SELECT k.content_sha256 FROM expert e JOIN knowledge k ON k.id = e.live_knowledge_id WHERE e.id = :expert"
+        ),
+        {"expert": expert_id},
+    ).scalar_one_or_none()
+    return live == content_sha256
+
+
+def add_knowledge(
+    connection: Connection,
+    expert_id: int,
+    *,
+    content_sha256: str,
+    artefact: str,
+    artefact_sha256: str,
+    n_documents: int,
+    n_passages: int,
+) -> int:
+    """Store a built index as the expert's next and make it live; its number."""
+    number: int = connection.execute(
+        text(
+            """WITH added AS (
+                   INSERT INTO knowledge (expert_id, number, content_sha256, artefact, artefact_sha256, n_documents,
+                                          n_passages)
+                   SELECT :expert, coalesce(max(number), 0) + 1, :content, :artefact, :sha256, :documents, :passages
+                   FROM knowledge WHERE expert_id = :expert RETURNING id, number)
+               UPDATE expert SET live_knowledge_id = added.id FROM added WHERE expert.id = :expert
+               RETURNING added.number"""
+        ),
+        {
+            "expert": expert_id,
+            "content": content_sha256,
+            "artefact": artefact,
+            "sha256": artefact_sha256,
+            "documents": n_documents,
+            "passages": n_passages,
+        },
+    ).scalar_one()
+    return number
+
+
+def drop_knowledge(connection: Connection, expert_id: int) -> None:
+    """An expert without documents has no live index."""
+    connection.execute(text("UPDATE expert SET live_knowledge_id = NULL WHERE id = :expert"), {"expert": expert_id})
+
+
+def promote_router(
+    connection: Connection,
+    *,
+    kind: str,
+    encoder: str | None,
+    artefact: str,
+    artefact_sha256: str,
+    content_sha256: str,
+    experts: Sequence[str],
+    metrics: Mapping[str, Any],
+) -> int:
+    """Store a trained router and make it live in one move, and its experts serving; its version number."""
+    connection.execute(text("UPDATE router_version SET state = 'retired' WHERE state = 'live'"))
+    version: int = connection.execute(
+        text(
+            """INSERT INTO router_version (kind, state, encoder, artefact, artefact_sha256, content_sha256, experts,
+                                           metrics)
+               VALUES (:kind, 'live', :encoder, :artefact, :sha256, :content, CAST(:experts AS jsonb),
+                       CAST(:metrics AS jsonb)) RETURNING id"""
+        ),
+        {
+            "kind": kind,
+            "encoder": encoder,
+            "artefact": artefact,
+            "sha256": artefact_sha256,
+            "content": content_sha256,
+            "experts": as_json(list(experts)),
+            "metrics": as_json(dict(metrics)),
+        },
+    ).scalar_one()
+    connection.execute(
+        text("UPDATE expert SET serving = (name = ANY(:experts)) WHERE serving <> (name = ANY(:experts))"),
+        {"experts": list(experts)},
+    )
+    return version
