@@ -1,0 +1,148 @@
+"""A catalogue: a folder with one folder per expert, and queries that belong to none of them.
+
+catalogue/
+  outside.txt                queries that no expert covers, one per line (optional)
+  finance/
+    card.yaml                who this expert is
+    exemplars.txt            queries that belong to it, one per line
+    documents/*.md|*.txt     what it knows (optional)
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from experts.documents import Document, read_document
+from experts.errors import BadCatalogue, UnknownKind
+from experts.kinds import ENGINES, check
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+MAX_EXEMPLAR_CHARS = 2000
+DOCUMENT_KINDS = (".md", ".txt")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _known_engine(name: str) -> str:
+    try:
+        check("engine", ENGINES, name)
+    except UnknownKind as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Capability(Part):
+    """Something an expert can do, with the limits within which it does it."""
+
+    name: Name
+    description: Text
+    confidence_threshold: Share = 0.5
+    max_load: Annotated[int, Field(gt=0)] = 512
+    expected_latency_ms: Annotated[float, Field(gt=0)] = 200
+
+
+class Card(Part):
+    """Who an expert is, as written in ``card.yaml``."""
+
+    name: Name
+    title: Text
+    description: Text
+    parent: Name | None = None
+    engine: Annotated[str, AfterValidator(_known_engine)] | None = None
+    capabilities: list[Capability] = []
+    keywords: list[Annotated[str, StringConstraints(to_lower=True, strip_whitespace=True, min_length=2, max_length=60)]]
+    limits: list[Text] = []
+
+    @property
+    def max_load(self) -> int:
+        """Queries the expert takes at once: what its capabilities sum to."""
+        return sum(capability.max_load for capability in self.capabilities) or 512
+
+
+class CatalogueExpert(Part):
+    card: Card
+    exemplars: list[str]
+    documents: list[Document]
+
+
+class Catalogue(Part):
+    experts: list[CatalogueExpert]
+    outside: list[str]
+
+
+def read_catalogue(folder: Path) -> Catalogue:
+    """Read and check a whole catalogue; nothing is returned unless all of it is right. Raises BadCatalogue."""
+    if not folder.is_dir():
+        raise BadCatalogue(f"{folder} is not a folder; a catalogue has one folder per expert")
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
+    if not folders:
+        raise BadCatalogue(f"{folder} holds no expert; each expert is a folder with card.yaml and exemplars.txt")
+    outside = folder / "outside.txt"
+    return Catalogue(
+        experts=[read_expert(path) for path in folders],
+        outside=_lines(outside) if outside.exists() else [],
+    )
+
+
+def read_expert(folder: Path) -> CatalogueExpert:
+    """Read one expert's folder. Raises BadCatalogue."""
+    card = read_card(folder / "card.yaml")
+    if card.name != folder.name:
+        raise BadCatalogue(f"{folder / 'card.yaml'}: name is {card.name!r}, but the folder is called {folder.name!r}")
+    exemplars = _lines(folder / "exemplars.txt")
+    if not exemplars:
+        raise BadCatalogue(f"{folder / 'exemplars.txt'} holds no queries; a router cannot be trained without them")
+    documents = folder / "documents"
+    paths = sorted(path for path in documents.rglob("*") if path.is_file()) if documents.is_dir() else []
+    return CatalogueExpert(
+        card=card,
+        exemplars=exemplars,
+        documents=[read_document(path, name=_document_name(documents, path)) for path in paths],
+    )
+
+
+def read_card(path: Path) -> Card:
+    """Read and check a card. Raises BadCatalogue naming the key that is wrong."""
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadCatalogue(f"{path} is missing") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise BadCatalogue(f"{path}: {error}") from None
+    try:
+        return Card.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise BadCatalogue(f"{path}: {where}: {first['msg']}") from None
+
+
+def _document_name(root: Path, path: Path) -> str:
+    return path.relative_to(root).with_suffix("").as_posix()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise BadCatalogue(f"{path} is missing") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise BadCatalogue(f"{path}: {error}") from None
+    texts = []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        if len(text) > MAX_EXEMPLAR_CHARS or "\x00" in text:
+            raise BadCatalogue(f"{path} line {number}: an exemplar has at most {MAX_EXEMPLAR_CHARS} plain characters")
+        texts.append(text)
+    return texts

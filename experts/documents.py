@@ -1,0 +1,116 @@
+"""Documents: reading them, and cutting them into passages and sentences."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from experts.errors import BadDocument
+
+MAX_DOCUMENT_BYTES = 20 << 20
+# About 120 words: several sentences of one thought, well inside the 256 word pieces that MiniLM reads.
+PASSAGE_CHARS = 700
+
+_SENTENCE_END = re.compile(r"""(?<=[.!?])["')\]]*\s+(?=["'(\[]?[A-Z0-9])""")
+# Words before a full stop that does not end a sentence.
+_ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|approx|Dr|Mr|Mrs|Ms|Prof|St|No|Fig|Inc|Ltd|U\.S|U\.K|[A-Z])\.$")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a knowledge base; `name` tells it apart from the expert's others."""
+
+    name: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters ``start`` to ``stop`` of a document's text."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A stretch of a document that is found as one, and its sentences; all spans count from the document's start."""
+
+    span: Span
+    sentences: tuple[Span, ...]
+
+
+def read_document(path: Path, *, name: str | None = None) -> Document:
+    """Read a Markdown or text file; the title is its first heading, else its name. Raises BadDocument."""
+    if path.suffix.lower() not in (".md", ".txt"):
+        raise BadDocument(f"{path}: documents are .md or .txt files")
+    try:
+        if path.stat().st_size > MAX_DOCUMENT_BYTES:
+            raise BadDocument(f"{path} is larger than {MAX_DOCUMENT_BYTES >> 20} MiB")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadDocument(f"{path}: {error}") from None
+    return parse_document(text, name=name or path.stem, where=str(path))
+
+
+def parse_document(text: str, *, name: str, where: str) -> Document:
+    """Split off the title. Raises BadDocument for an empty text or one with NUL characters."""
+    if "\x00" in text:
+        raise BadDocument(f"{where}: holds NUL characters; this is not a text file")
+    title = name.replace("-", " ").replace("_", " ")
+    body = text.strip()
+    heading = re.match(r"#\s+(.+)\n?", body)
+    if heading:
+        title, body = heading.group(1).strip(), body[heading.end() :].strip()
+    if not body:
+        raise BadDocument(f"{where}: holds no text")
+    return Document(name, title, body)
+
+
+def sentences(text: str, start: int, stop: int) -> Iterator[Span]:
+    """The sentences between two places of a text. Headings and list items end at their line."""
+    for line in re.finditer(r"[^\n]+", text[start:stop]):
+        begin = start + line.start()
+        end = start + line.end()
+        at = begin
+        for gap in _SENTENCE_END.finditer(text, begin, end):
+            if _ABBREVIATION.search(text, at, gap.start()):
+                continue
+            yield from _trimmed(text, at, gap.start())
+            at = gap.end()
+        yield from _trimmed(text, at, end)
+
+
+def _trimmed(text: str, start: int, stop: int) -> Iterator[Span]:
+    while start < stop and text[start].isspace():
+        start += 1
+    while stop > start and text[stop - 1].isspace():
+        stop -= 1
+    if any(character.isalnum() for character in text[start:stop]):
+        yield Span(start, stop)
+
+
+def passages(text: str, *, limit: int = PASSAGE_CHARS) -> list[Passage]:
+    """Cut a text into passages of whole sentences, at most ``limit`` characters, within paragraphs where they fit.
+
+    Short paragraphs are joined; a sentence longer than the limit is a passage of its own.
+    """
+    found: list[Passage] = []
+    pending: list[Span] = []
+
+    def close() -> None:
+        if pending:
+            found.append(Passage(Span(pending[0].start, pending[-1].stop), tuple(pending)))
+            pending.clear()
+
+    for paragraph in re.finditer(r"(?:[^\n]|\n(?!\s*\n))+", text):
+        spans = list(sentences(text, paragraph.start(), paragraph.end()))
+        if spans and pending and spans[-1].stop - pending[0].start > limit:
+            close()
+        for span in spans:
+            if pending and span.stop - pending[0].start > limit:
+                close()
+            pending.append(span)
+    close()
+    return found

@@ -1,0 +1,40 @@
+"""What can go wrong with experts and their models. Each error has a stable code."""
+
+
+class ExpertsError(Exception):
+    """Something about a catalogue, a model or an index."""
+
+    code = "experts_error"
+
+
+class BadCatalogue(ExpertsError):
+    """A catalogue folder cannot be used as it is; the text names file and line."""
+
+    code = "bad_catalogue"
+
+
+class BadDocument(ExpertsError):
+    """A document cannot be read or holds no text."""
+
+    code = "bad_document"
+
+
+class UnknownKind(ExpertsError):
+    """A router, engine, encoder or combiner was named that does not exist."""
+
+    code = "unknown_kind"
+
+    def __init__(self, what: str, name: str, known: list[str]) -> None:
+        super().__init__(f"unknown {what} {name!r}; there are: {', '.join(sorted(known))}")
+
+
+class ModelUnusable(ExpertsError):
+    """A model, router or index cannot be loaded, or belongs to another encoder."""
+
+    code = "model_unusable"
+
+
+class CannotTrain(ExpertsError):
+    """The data is not enough to train on."""
+
+    code = "cannot_train"
