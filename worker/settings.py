@@ -1,0 +1,224 @@
+"""Every setting: one YAML file and the environment, checked before anything starts.
+
+``moe.yaml`` in the working folder (or ``$MOE_CONFIG``), then ``MOE_*`` variables on top; nested keys are joined with
+two underscores, as in ``MOE_PIPELINE__LEASE_SECONDS=60``. Only entry points read settings; everything else is handed
+what it needs.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Pipeline(Section):
+    """How runs are cut up, leased and recovered."""
+
+    lease_seconds: Seconds = Field(30, description="how long a worker may be silent before its work is given to others")
+    max_attempts: Positive = Field(3, description="tries for a piece of work before it is halved or given up")
+    back_off_seconds: Seconds = Field(0.5, description="rest after the first failed try; doubles with each further one")
+    sweep_seconds: Seconds = Field(5, description="how often lost work is looked for")
+    stale_hint_seconds: Seconds = Field(30, description="age from which an unanswered message is sent again")
+    hints_per_queue: Positive = Field(64, description="messages a sweep keeps in one queue at the most")
+    window_shards: Positive = Field(16, description="shards under way at once, shared between the runs by priority")
+    shard_seconds: Seconds = Field(1.0, description="routing time a shard is cut for, at the measured rate")
+    shard_size_min: Positive = Field(64, description="smallest shard, in queries")
+    shard_size_max: Positive = Field(1024, description="largest shard, in queries")
+    chunk_size: Positive = Field(256, description="largest chunk, in queries")
+
+
+class Input(Section):
+    """What is accepted as a batch."""
+
+    max_line_bytes: Positive = Field(1 << 20, description="longest line; a longer one becomes an error line")
+    max_lines: Positive = Field(10_000_000, description="most lines in one batch")
+    max_custom_id_chars: Positive = Field(512, description="longest custom_id")
+
+
+class Encoder(Section):
+    """The sentence encoder that routing and knowledge share."""
+
+    name: str = Field("all-MiniLM-L6-v2", description="bundled model, local folder or hub id; `hashing` needs no model")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="number format of the weights; auto: 16 bit where the processor computes in it"
+    )
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`…")
+    batch_size: Positive = Field(32, description="texts per forward pass, sorted by length")
+    threads: Positive = Field(1, description="CPU threads of one process")
+
+
+class Routing(Section):
+    """How experts are chosen."""
+
+    kind: str = Field("neural", description="router kind that training makes: neural, heuristic or random")
+    gate_weight: Share = Field(
+        0.6, description="share of the gate in the score; the rest is the expert's own assessment"
+    )
+    load_factor: bool = Field(True, description="whether a busy expert's score shrinks")
+    load_from: Share = Field(0.8, description="load above which the score shrinks, as a share of the expert's capacity")
+    capacity_factor: float = Field(1.25, ge=1, description="room for imbalance in an expert's capacity")
+    min_weight: Share = Field(0.15, description="a second expert below this weight is not asked")
+    in_scope_threshold: Share = Field(0.5, description="coverage below which a query counts as outside every domain")
+    seed: int = Field(0, description="seed of training")
+
+
+class Engine(Section):
+    """How experts answer, where their card does not say."""
+
+    default: str = Field("extractive", description="engine of experts whose card names none")
+    passages: Positive = Field(4, description="passages read per query and expert")
+    answer_threshold: Share = Field(
+        0.33,
+        description="confidence below which `no answer` is said; a third: a missed answer costs twice a wrong quote",
+    )
+
+
+class Concurrency(Section):
+    """Processes per role on one machine."""
+
+    control: Positive = 2
+    router: Positive = 1
+    expert: Positive = 1
+    training: Positive = 1
+
+
+class Flower(Section):
+    """The monitor."""
+
+    address: str = Field("127.0.0.1", description="interface it listens on")
+    port: int = Field(5555, ge=1, le=65535)
+    user: str = "moe"
+    password: SecretStr | None = Field(None, description="required; `moe up` makes one")
+
+
+class Settings(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MOE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    home: Path = Field(Path(".moe"), description="folder of the embedded stack: its data, logs and files")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL; without it the embedded one of `moe up`")
+    redis_url: SecretStr | None = Field(None, description="Redis; without it the embedded one of `moe up`")
+    artefacts_url: str | None = Field(
+        None, description="where indexes, routers and output files go (fsspec); default home"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json")
+    top_k: Positive = Field(2, description="experts asked per query")
+    strategy: str = Field("weighted", description="how answers are combined")
+    pipeline: Pipeline = Pipeline()
+    input: Input = Input()
+    encoder: Encoder = Encoder()
+    routing: Routing = Routing()
+    engine: Engine = Engine()
+    concurrency: Concurrency = Concurrency()
+    flower: Flower = Flower()
+
+    @field_validator("database_url", "redis_url", "artefacts_url", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, EnvSettingsSource(settings_cls), YamlConfigSettingsSource(settings_cls, config_file())
+
+
+class BadSettings(Exception):
+    """A setting is missing or wrong; the text names its key, in the file's and in the environment's spelling."""
+
+    code = "bad_settings"
+
+
+def config_file() -> Path:
+    """The YAML file that is read, whether or not it is there."""
+    return Path(os.environ.get("MOE_CONFIG") or "moe.yaml")
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the configuration. Raises BadSettings naming every key that is wrong."""
+    if os.environ.get("MOE_CONFIG") and not config_file().is_file():
+        raise BadSettings(f"MOE_CONFIG names {config_file()}, which is not a file")
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise BadSettings("\n".join(_explain(dict(item)) for item in error.errors())) from None
+    except (ValueError, OSError) as error:  # malformed YAML, unreadable file
+        raise BadSettings(f"{config_file()}: {error}") from None
+    return settings
+
+
+def _explain(error: dict[str, Any]) -> str:
+    path = [str(part) for part in error["loc"]]
+    shown = "" if isinstance(error.get("input"), dict) else f" (got {error.get('input')!r})"
+    return f"{'.'.join(path)} (MOE_{'__'.join(path).upper()}): {error['msg']}{shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A setting as people see it."""
+
+    key: str
+    value: Any
+    description: str
+
+
+def shown(settings: Settings) -> list[Shown]:
+    """Every setting with its present value, secrets masked: `postgresql://user:***@host/db`."""
+    return list(_shown(settings, ""))
+
+
+def _shown(section: BaseModel, prefix: str) -> Iterator[Shown]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _shown(value, f"{prefix}{name}.")
+        else:
+            plain = _masked(value) if isinstance(value, SecretStr) else value
+            yield Shown(prefix + name, str(plain) if isinstance(plain, Path) else plain, field.description or "")
+
+
+def _masked(secret: SecretStr) -> str:
+    """A secret without what is secret: of an address everything but the password is shown."""
+    text = secret.get_secret_value()
+    if "://" not in text:
+        return "***"
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", text)
+
+
+def unknown_variables() -> list[str]:
+    """`MOE_…` variables that are no setting, such as misspelt ones."""
+    known = {f"MOE_{name.upper()}" for name in Settings.model_fields} | {"MOE_CONFIG", "MOE_FAULTS"}
+    return sorted(name for name in os.environ if name.startswith("MOE_") and name.upper().split("__")[0] not in known)
