@@ -1,0 +1,181 @@
+"""Routing a shard: embed its queries in one go, choose experts, cut chunks, send the chord."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import structlog
+from celery import Task, shared_task
+from celery.signals import worker_init
+from sqlalchemy import Connection
+from structlog.contextvars import bound_contextvars
+
+from experts.encoders.base import Vectors
+from experts.kinds import ENGINES_WITH_VECTORS, HASHING
+from experts.routing.base import Router, load_router
+from experts.routing.decide import Decision, Load, Policy, decide
+from storage import catalogue, rates, shards, versions
+from storage.catalogue import ExpertView
+from storage.errors import StorageError
+from storage.shards import ClaimedShard, DecisionRow, NewChunk, OpenQuery
+from storage.versions import RouterView
+from tasks import models
+from tasks.isolate import Failed, isolate
+from tasks.work import Work
+from worker import names
+from worker.faults import fault_point
+from worker.heartbeat import Heartbeat
+from worker.settings import Settings, load
+
+log = structlog.get_logger(__name__)
+
+_routers: models.Resident[Router] = models.Resident(2)
+
+
+class NoRouter(StorageError):
+    """Nothing was trained yet."""
+
+    code = "no_router"
+
+    def __init__(self) -> None:
+        super().__init__("no router is live; load a catalogue of experts first (`moe experts load`)")
+
+
+@worker_init.connect
+def import_encoder_before_forking(**_: object) -> None:
+    """A child that takes the place of a killed one then starts at once instead of importing for seconds."""
+    if load().encoder.name != HASHING:
+        import experts.encoders.sentence  # noqa: F401
+
+
+@shared_task(name=names.ROUTE_SHARD, bind=True)
+def route_shard(self: Task, shard_id: int) -> None:
+    """Safe to run twice: only who holds the shard's lease settles, and settling moves it on."""
+    work = Work(self)
+    pipeline = work.runtime.settings.pipeline
+    shard = work.transact(
+        lambda c: shards.claim_for_routing(
+            c, shard_id, owner=work.owner, ttl_s=pipeline.lease_seconds, max_attempts=pipeline.max_attempts
+        )
+    )
+    if shard is None:
+        return
+    with bound_contextvars(run=shard.run, shard=shard_id), work.holding(shard.lease) as heartbeat:
+        fault_point("shard.claimed")
+        _route(work, shard, heartbeat)
+
+
+def _route(work: Work, shard: ClaimedShard, heartbeat: Heartbeat) -> None:
+    started = time.perf_counter()
+    settings = work.runtime.settings
+    queries, known, version, load_of = work.transact(lambda c: _read(c, shard))
+    router = _routers.get(version.id, lambda: _load(work, version))
+    vectors_needed = router.needs_vectors or any(expert.engine in ENGINES_WITH_VECTORS for expert in known.values())
+
+    def route(part: Sequence[OpenQuery]) -> list[tuple[Decision, bytes | None]]:
+        heartbeat.check()
+        vectors = _vectors(settings, part) if vectors_needed else None
+        texts = [query.text for query in part]
+        scores = router.score(texts, vectors)
+        decisions = decide(router.experts, texts, scores, load_of, policy(settings, shard.top_k), router.calibration)
+        return list(zip(decisions, _as_bytes(vectors, len(part)), strict=True))
+
+    decided = [_row(query, result, known) for query, result in zip(queries, isolate(queries, route), strict=True)]
+    chunks = [] if shard.route_only else cut_chunks(decided, known, settings.pipeline.chunk_size)
+    route_ms = 1000 * (time.perf_counter() - started)
+    fault_point("shard.routed")
+    chord = work.transact(
+        lambda c: shards.settle_routing(c, shard, decided, chunks, router_version_id=version.id, route_ms=route_ms)
+    )
+    fault_point("shard.settled")
+    log.info("shard.routed", queries=len(queries), chunks=len(chunks), ms=round(route_ms))
+    if chord is not None:
+        work.runtime.dispatcher.send([chord])
+
+
+def _read(
+    connection: Connection, shard: ClaimedShard
+) -> tuple[list[OpenQuery], dict[str, ExpertView], RouterView, dict[str, Load]]:
+    version = versions.live_router(connection)
+    if version is None:
+        raise NoRouter
+    known = {expert.name: expert for expert in catalogue.experts(connection)}
+    busy = rates.in_flight(connection)
+    load_of = {name: Load(busy.get(name, 0), max_load(expert.card)) for name, expert in known.items()}
+    return shards.open_queries(connection, shard), known, version, load_of
+
+
+def _load(work: Work, version: RouterView) -> Router:
+    log.info("router.loading", version=version.id, kind=version.kind)
+    return load_router(version.kind, work.runtime.store.fetch_tree(version.artefact, version.artefact_sha256))
+
+
+def _vectors(settings: Settings, queries: Sequence[OpenQuery]) -> Vectors:
+    return models.encoder(settings).encode([query.text for query in queries])
+
+
+def _as_bytes(vectors: Vectors | None, n: int) -> list[bytes | None]:
+    if vectors is None:
+        return [None] * n
+    return [row.tobytes() for row in vectors.astype(np.float16)]
+
+
+def policy(settings: Settings, top_k: int) -> Policy:
+    """The routing settings as the decision needs them."""
+    routing = settings.routing
+    return Policy(
+        top_k=top_k,
+        gate_weight=routing.gate_weight,
+        min_weight=routing.min_weight,
+        in_scope_threshold=routing.in_scope_threshold,
+        load_factor=routing.load_factor,
+        load_from=routing.load_from,
+        capacity_factor=routing.capacity_factor,
+    )
+
+
+def max_load(card: Mapping[str, object]) -> int:
+    """Queries an expert takes at once: what its capabilities sum to."""
+    capabilities = card.get("capabilities") or []
+    assert isinstance(capabilities, list)
+    return sum(capability["max_load"] for capability in capabilities) or 512
+
+
+def _row(
+    query: OpenQuery, result: tuple[Decision, bytes | None] | Failed, known: Mapping[str, ExpertView]
+) -> DecisionRow:
+    if isinstance(result, Failed):
+        explanation = {
+            "error": {"code": "routing_failed", "message": f"The query could not be routed: {result.reason}"}
+        }
+        return DecisionRow(query.idx, [], 0.0, 0.0, False, "Routing failed.", explanation, None)
+    decision, vector = result
+    chosen, reason = decision.experts, decision.reason
+    if query.pinned is not None:
+        chosen, reason = ((query.pinned, 1.0),), f"The line asked for {query.pinned}. Routing says: {reason}"
+    experts = [
+        {"name": name, "version": known[name].version, "weight": weight} for name, weight in chosen if name in known
+    ]
+    return DecisionRow(
+        query.idx,
+        experts,
+        decision.confidence,
+        decision.coverage,
+        decision.in_scope,
+        reason,
+        decision.explanation,
+        vector,
+    )
+
+
+def cut_chunks(decisions: Sequence[DecisionRow], known: Mapping[str, ExpertView], chunk_size: int) -> list[NewChunk]:
+    """One chunk per expert, or several of at most ``chunk_size`` queries, in the order of the queries."""
+    by_expert: dict[str, list[int]] = {}
+    for decision in decisions:
+        for expert in decision.experts:
+            by_expert.setdefault(expert["name"], []).append(decision.idx)
+    return [
+        NewChunk(name, known[name].id, known[name].version_id, known[name].knowledge_id, idxs[at : at + chunk_size])
+        for name, idxs in sorted(by_expert.items())
+        for at in range(0, len(idxs), chunk_size)
+    ]
