@@ -1,0 +1,138 @@
+"""Loading experts, changing their documents, and waiting until they serve."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from experts.cards import DOCUMENT_KINDS, CatalogueExpert, read_catalogue
+from experts.documents import read_document
+from jobs.errors import BadInput, Failed
+from storage import catalogue, jobs
+from storage.catalogue import NewDocument, NewExpert
+from storage.database import transact
+from storage.hints import JobHint
+from storage.jobs import JobView
+from worker.runtime import Runtime
+
+SHIPPED = Path(__file__).parent.parent / "experts" / "catalogue"
+_REFRESH = "refresh"
+
+
+def load(runtime: Runtime, folder: Path) -> tuple[list[str], list[str]]:
+    """Store the catalogue in ``folder``: (its experts, those that changed). Nothing is stored unless all is right.
+
+    Experts that are stored already but not in the folder stay. Raises BadCatalogue.
+    """
+    read = read_catalogue(folder)
+    default = runtime.settings.engine.default
+    new = [_stored(expert, default) for expert in read.experts]
+
+    def store(connection: Connection) -> list[str]:
+        changed = [expert.name for expert in new if catalogue.put_expert(connection, expert)]
+        if read.outside:
+            catalogue.put_exemplars(connection, None, read.outside)
+        return changed
+
+    return [expert.name for expert in new], transact(runtime.engine, store)
+
+
+def _stored(expert: CatalogueExpert, default_engine: str) -> NewExpert:
+    return NewExpert(
+        name=expert.card.name,
+        engine=expert.card.engine or default_engine,
+        card=expert.card.model_dump(mode="json", exclude={"name", "engine"}),
+        exemplars=expert.exemplars,
+        documents=[NewDocument(d.name, d.title, d.text) for d in expert.documents],
+    )
+
+
+def add_documents(runtime: Runtime, expert: str, paths: Sequence[Path]) -> list[str]:
+    """Add files (or all documents in folders) to an expert's library; their names. Raises BadInput, NotFound."""
+    documents = []
+    for path in paths:
+        if not path.exists():
+            raise BadInput(f"{path}: no such file or folder")
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in DOCUMENT_KINDS) if path.is_dir() else [path]
+        if not files:
+            raise BadInput(f"{path} holds no documents ({', '.join(DOCUMENT_KINDS)})")
+        documents += [read_document(file) for file in files]
+    names = [document.name for document in documents]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(f"several files would be stored under one name: {', '.join(twice)}")
+
+    def store(connection: Connection) -> None:
+        expert_id = catalogue.expert(connection, expert).id
+        catalogue.put_documents(connection, expert_id, [NewDocument(d.name, d.title, d.text) for d in documents])
+
+    transact(runtime.engine, store)
+    return names
+
+
+def remove_documents(runtime: Runtime, expert: str, names: Sequence[str]) -> list[str]:
+    """Remove documents from an expert's library; their names. Raises NotFound for one that is not there."""
+
+    def remove(connection: Connection) -> list[str]:
+        expert_id = catalogue.expert(connection, expert).id
+        removed = catalogue.remove_documents(connection, expert_id, names)
+        missing = sorted(set(names) - set(removed))
+        if missing:
+            known = [document.name for document in catalogue.documents(connection, expert_id)]
+            raise BadInput(
+                f"{expert} has no document {', '.join(missing)}; `moe experts docs list {expert}` lists {len(known)}"
+            )
+        return removed
+
+    return transact(runtime.engine, remove)
+
+
+def refresh(runtime: Runtime) -> int:
+    """Ask for indexes and router to be brought in line with what is stored; the job's number."""
+    job_id = transact(runtime.engine, lambda c: jobs.add(c, _REFRESH))
+    runtime.dispatcher.send([JobHint(job_id)])
+    return job_id
+
+
+def wait_for_job(
+    runtime: Runtime, job_id: int, *, on_event: Callable[[str], None] = lambda message: None, timeout_s: float = 600
+) -> JobView:
+    """The job once it has ended; ``on_event`` hears what it reports. Raises Failed."""
+    seen = 0
+    deadline = time.monotonic() + timeout_s
+    while True:
+        job = transact(runtime.engine, lambda c: jobs.view(c, job_id))
+        for number, message in transact(runtime.engine, partial(jobs.events, job_id=job_id, after=seen)):
+            seen = number
+            on_event(message)
+        if job.state == "failed":
+            raise Failed(f"job {job_id} failed ({job.error_code}): {job.error_message}")
+        if job.ended:
+            return job
+        if time.monotonic() > deadline:
+            raise Failed(
+                f"job {job_id} did not end within {timeout_s:.0f} s; it is {job.state}. Does a training worker run?"
+            )
+        time.sleep(0.2)
+
+
+def listing(runtime: Runtime) -> list[dict[str, Any]]:
+    """All experts, for people and scripts."""
+    return [
+        {
+            "name": expert.name,
+            "title": expert.card.get("title"),
+            "parent": expert.card.get("parent"),
+            "serving": expert.serving,
+            "version": expert.version,
+            "engine": expert.engine,
+            "knowledge": expert.knowledge,
+            "documents": expert.n_documents,
+            "passages": expert.n_passages,
+            "exemplars": expert.n_exemplars,
+        }
+        for expert in transact(runtime.engine, catalogue.experts)
+    ]

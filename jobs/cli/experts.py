@@ -1,0 +1,130 @@
+"""``moe experts``: see them, load them, change what they know."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jobs import catalogue
+from jobs.cli.console import JsonFlag, emit_json, note, printable, say, table
+from jobs.cli.session import runtime
+from storage import catalogue as stored
+from storage.database import transact
+
+app = typer.Typer(no_args_is_help=True, help="See experts, load them, change what they know.")
+docs_app = typer.Typer(no_args_is_help=True, help="The documents of an expert's library.")
+app.add_typer(docs_app, name="docs")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="An expert.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until the change serves.")]
+
+
+@app.command("list")
+def list_experts(as_json: JsonFlag = False) -> None:
+    """List the experts."""
+    found = catalogue.listing(runtime())
+    if as_json:
+        emit_json(found)
+        return
+    table(
+        ("name", "title", "parent", "serving", "version", "engine", "knowledge", "documents", "passages", "exemplars"),
+        [tuple(expert.values()) for expert in found],
+    )
+
+
+@app.command()
+def show(name: Name, as_json: JsonFlag = False) -> None:
+    """Show one expert's card."""
+    client = runtime()
+    expert = transact(client.engine, lambda c: stored.expert(c, name))
+    facts = next(facts for facts in catalogue.listing(client) if facts["name"] == name)
+    if as_json:
+        emit_json(facts | {"card": expert.card})
+        return
+    card = expert.card
+    say(f"[bold]{printable(card['title'])}[/] ({name}, version {expert.version}, {expert.engine} engine)")
+    say(printable(card["description"]))
+    say(f"knows {expert.n_documents:,} documents, {expert.n_passages:,} passages; {expert.n_exemplars:,} exemplars")
+    table(
+        ("capability", "from confidence", "takes at once", "expected ms", "what"),
+        [
+            (c["name"], c["confidence_threshold"], c["max_load"], c["expected_latency_ms"], printable(c["description"]))
+            for c in card["capabilities"]
+        ],
+    )
+    say(f"keywords: {printable(', '.join(card['keywords']))}")
+    for limit in card["limits"]:
+        say(f"limit: {printable(limit)}")
+
+
+@app.command()
+def load(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A catalogue: one folder per expert, see the README.")],
+    no_wait: NoWait = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Load a catalogue of experts: store it, index its documents, train the router."""
+    client = runtime()
+    names, changed = catalogue.load(client, folder)
+    if not as_json:
+        say(f"stored {', '.join(names)}; changed: {', '.join(changed) or 'nothing'}")
+    result = _bring_in_line(no_wait, as_json)
+    if as_json:
+        emit_json({"experts": names, "changed": changed, **result})
+
+
+@docs_app.command("add")
+def add_docs(
+    name: Name,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Markdown or text files, or folders of them.")],
+    no_wait: NoWait = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Add documents to an expert's library, or bring those of the same name up to date."""
+    names = catalogue.add_documents(runtime(), name, paths)
+    if not as_json:
+        say(f"{name}: stored {', '.join(names)}")
+    result = _bring_in_line(no_wait, as_json)
+    if as_json:
+        emit_json({"expert": name, "documents": names, **result})
+
+
+@docs_app.command("list")
+def list_docs(name: Name, as_json: JsonFlag = False) -> None:
+    """List an expert's documents."""
+    client = runtime()
+    expert = transact(client.engine, lambda c: stored.expert(c, name))
+    documents = transact(client.engine, lambda c: stored.documents(c, expert.id))
+    rows = [{"name": d.name, "title": d.title, "characters": len(d.text), "sha256": d.sha256} for d in documents]
+    if as_json:
+        emit_json(rows)
+    else:
+        table(("name", "title", "characters"), [(r["name"], printable(str(r["title"])), r["characters"]) for r in rows])
+
+
+@docs_app.command("remove")
+def remove_docs(
+    name: Name,
+    documents: Annotated[list[str], typer.Argument(metavar="DOCUMENT…", help="Names as `docs list` shows them.")],
+    no_wait: NoWait = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove documents from an expert's library."""
+    removed = catalogue.remove_documents(runtime(), name, documents)
+    if not as_json:
+        say(f"{name}: removed {', '.join(removed)}")
+    result = _bring_in_line(no_wait, as_json)
+    if as_json:
+        emit_json({"expert": name, "removed": removed, **result})
+
+
+def _bring_in_line(no_wait: bool, quiet: bool) -> dict[str, Any]:
+    """Start the refresh, and wait for it unless told not to."""
+    client = runtime()
+    job_id = catalogue.refresh(client)
+    if no_wait:
+        return {"job": job_id}
+    job = catalogue.wait_for_job(client, job_id, on_event=(lambda message: None) if quiet else note)
+    if not quiet:
+        say(f"router {(job.result or {}).get('router_version')} serves")
+    return {"job": job_id, **(job.result or {})}

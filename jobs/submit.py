@@ -1,0 +1,145 @@
+"""Submitting a batch: check, store, send."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from experts.kinds import COMBINERS, check
+from jobs.errors import BadInput
+from jobs.reading.batches import Line, open_batch
+from jobs.reading.requests import LineRules
+from jobs.reading.sources import STDIN, format_of
+from storage import catalogue, versions
+from storage.database import transact
+from storage.submitting import RunOptions, SubmittedRun, submit
+from worker.runtime import Runtime
+
+
+class Priority(StrEnum):
+    """Share of the workers against other runs; `interactive` also goes before them in every queue."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    INTERACTIVE = "interactive"
+
+    @property
+    def weight(self) -> int:
+        """As stored."""
+        return {"low": 1, "normal": 2, "high": 4, "interactive": 8}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """What a person may say about a batch; None takes the setting."""
+
+    form: str | None = None
+    name: str | None = None
+    top_k: int | None = None
+    strategy: str | None = None
+    priority: Priority = Priority.NORMAL
+    deadline: datetime | None = None
+    idempotency_key: str | None = None
+    kind: str = "batch"
+
+
+_MAX_NAME = 200
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)", re.ASCII)
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def parse_deadline(text: str, *, now: datetime | None = None) -> datetime:
+    """``90m``, ``2h`` from now, or a time such as ``2026-12-01T18:00+01:00`` (without a zone: UTC). Raises BadInput."""
+    now = now or datetime.now(UTC)
+    duration = _DURATION.fullmatch(text.strip())
+    if duration:
+        return now + timedelta(seconds=float(duration[1]) * _UNIT_S[duration[2]])
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise BadInput(f"deadline {text!r} is neither a duration (90s, 30m, 2h, 1d) nor an ISO time") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment <= now:
+        raise BadInput(f"deadline {text!r} has passed already")
+    return moment
+
+
+def submit_batch(runtime: Runtime, path: str, options: BatchOptions) -> SubmittedRun:
+    """Store the batch at ``path`` and start it. Raises BadInput, and then nothing is stored.
+
+    Redis may be away: the run is stored all the same, and starts when the sweeper finds it.
+    """
+    stored = run_options(runtime, path, options)
+    rules = line_rules(runtime)
+    form = format_of(path, options.form)
+
+    def store(connection: Connection) -> SubmittedRun:
+        with open_batch(path, form, rules, runtime.settings.input) as lines:
+            return submit(connection, stored, lines)
+
+    # Read once: what comes through a pipe cannot be read again after a broken connection.
+    with runtime.engine.begin() as connection:
+        run = store(connection)
+    runtime.dispatcher.send(run.hints)
+    return run
+
+
+def submit_lines(runtime: Runtime, lines: Iterable[Line], options: BatchOptions) -> SubmittedRun:
+    """The same for lines that are at hand, such as a single question."""
+    stored = run_options(runtime, None, options)
+    kept = list(lines)
+    run = transact(runtime.engine, lambda c: submit(c, stored, kept))
+    runtime.dispatcher.send(run.hints)
+    return run
+
+
+def line_rules(runtime: Runtime) -> LineRules:
+    """What lines may ask for now. Raises BadInput while no expert serves."""
+    names = transact(runtime.engine, lambda c: catalogue.names(c, serving=True))
+    if not names or transact(runtime.engine, versions.live_router) is None:
+        raise BadInput("no expert serves yet; load a catalogue with `moe experts load DIR`")
+    return LineRules(frozenset(names), ", ".join(names), runtime.settings.input.max_custom_id_chars)
+
+
+def run_options(runtime: Runtime, path: str | None, options: BatchOptions) -> RunOptions:
+    """The options as stored, checked. Raises BadInput and UnknownKind."""
+    strategy = options.strategy or runtime.settings.strategy
+    check("strategy", COMBINERS, strategy)
+    top_k = options.top_k or runtime.settings.top_k
+    name = options.name
+    if name is not None and (not name.strip() or len(name) > _MAX_NAME or not name.isprintable()):
+        raise BadInput(f"name must be 1 to {_MAX_NAME} printable characters")
+    if options.idempotency_key is not None and not 0 < len(options.idempotency_key) <= _MAX_NAME:
+        raise BadInput(f"idempotency key must be 1 to {_MAX_NAME} characters")
+    return RunOptions(
+        kind=options.kind,
+        name=name,
+        top_k=top_k,
+        strategy=strategy,
+        priority=options.priority.weight,
+        deadline=options.deadline,
+        source=path,
+        idempotency_key=options.idempotency_key,
+        request_hash=_request_hash(path, top_k, strategy, options) if options.idempotency_key else None,
+    )
+
+
+def _request_hash(path: str | None, top_k: int, strategy: str, options: BatchOptions) -> str:
+    """Of the file's bytes and of everything that changes what is done with them."""
+    if path is None or path == STDIN:
+        raise BadInput("an idempotency key needs a file; what comes through a pipe cannot be compared")
+    digest = hashlib.sha256(json.dumps([top_k, strategy, options.form, options.name]).encode())
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
+    return digest.hexdigest()
