@@ -66,7 +66,7 @@ def close_open_lines(connection: Connection, run_id: int) -> bool:
     closed = connection.execute(
         text(
             f"""INSERT INTO outcome (run_id, idx, ok, error_code, error_message, line)
-                SELECT q.run_id, q.idx, false, :code, :message, {ERROR_LINE_SQL}
+                SELECT q.run_id, q.idx, false, CAST(:code AS text), CAST(:message AS text), {ERROR_LINE_SQL}
                 FROM query q JOIN run r ON r.id = q.run_id
                 WHERE q.run_id = :run AND {OPEN_LINE}"""
         ),

@@ -16,8 +16,10 @@ PREFIX = "moe:"
 
 def create_app(settings: Settings, redis_url: str, role: Role | None = None) -> Celery:
     """The application for one process; ``role`` decides which task modules it loads, None loads none (senders)."""
-    app = Celery("moe", broker=redis_url, backend=redis_url, include=list(role.include) if role else [])
+    include = list(role.include) if role else []
+    app = Celery("moe", broker=redis_url, backend=redis_url, include=include)
     app.conf.update(
+        broker_transport="worker.transport:Transport",
         # Messages are JSON and nothing else; pickled or unknown ones are refused.
         task_serializer="json",
         accept_content=["json"],

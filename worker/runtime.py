@@ -24,6 +24,11 @@ class Runtime:
     dispatcher: Dispatcher
     redis_url: str
 
+    def close(self) -> None:
+        """Give back every connection."""
+        self.engine.dispose()
+        self.app.close()
+
 
 def make_runtime(settings: Settings, app: Celery | None = None, *, role: Role | None = None) -> Runtime:
     """Wire everything by hand, here and nowhere else. Raises NoStack."""

@@ -112,6 +112,7 @@ class EmbeddedRedis:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
+        self._process: subprocess.Popen[bytes] | None = None
 
     def address(self) -> str:
         """Its address; the port and the password are chosen once and kept with the data."""
@@ -121,24 +122,25 @@ class EmbeddedRedis:
             self._note(f"redis://:{secrets.token_urlsafe(24)}@127.0.0.1:{free_port()}/0")
         return noted.read_text().strip()
 
-    def start(self) -> subprocess.Popen[bytes] | None:
-        """Start it; its process, or None where it is running already."""
+    def start(self) -> None:
+        """Start it, or find it running. It outlives this process until ``stop``."""
         if self.answers():
-            return None
+            return
         address = self.address()
         if _port_taken(_port(address)):  # somebody else took it since
             address = address.replace(f":{_port(address)}/", f":{free_port()}/")
             self._note(address)
+        self._reap(10)  # one that died since
         conf = self.folder / "redis.conf"
         password = address.split(":", 2)[2].split("@")[0]
         _write_private(conf, _REDIS_CONF.format(port=_port(address), password=password, folder=self.folder))
         process = subprocess.Popen([redis_binary(), str(conf)], start_new_session=True, stdout=subprocess.DEVNULL)
+        self._process = process  # reaped by stop()
         deadline = time.monotonic() + 30
         while not self.answers():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ServerFailed(f"Redis did not start in {self.folder}; see {self.folder / 'redis.log'}")
-            time.sleep(0.05)
-        return process
+            time.sleep(0.02)
 
     def answers(self) -> bool:
         """Whether it runs and knows our password."""
@@ -166,6 +168,12 @@ class EmbeddedRedis:
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             _wait_for_end(pid, wait_s)
+        self._reap(wait_s)
+
+    def _reap(self, wait_s: float) -> None:
+        if self._process is not None:
+            self._process.wait(wait_s)
+            self._process = None
 
     def _note(self, address: str) -> None:
         _write_private(self.folder / "address", address)

@@ -1,0 +1,44 @@
+"""Fixtures of all tests: real servers, fresh databases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from storage.database import connect
+from tests.support.servers import Backends, drop_database, fresh_database, fresh_redis, start_servers, stop_servers
+from worker.embedded.servers import Servers
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """One PostgreSQL and one Redis for the whole test run."""
+    started = start_servers(tmp_path_factory.mktemp("servers"))
+    yield started
+    stop_servers(started)
+
+
+@pytest.fixture
+def backends(servers: Servers) -> Iterator[Backends]:
+    """A fresh database and an emptied Redis."""
+    address = fresh_database(servers)
+    yield Backends(address, fresh_redis(servers), servers)
+    drop_database(servers, address)
+
+
+@pytest.fixture
+def engine(backends: Backends) -> Iterator[Engine]:
+    """An engine on a fresh database."""
+    made = connect(backends.database_url, application="moe test")
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder without any configuration of the developer's."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("MOE_CONFIG", "MOE_HOME", "MOE_DATABASE_URL", "MOE_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path

@@ -1,0 +1,54 @@
+"""Small experts for tests: no documents, no model, stored and served in one step."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from experts.routing.base import ExpertProfile, TrainingSet, train_router
+from storage import catalogue, versions
+from storage.artefacts import ArtefactStore
+from storage.catalogue import NewExpert
+
+NAMES = ("alpha", "beta", "gamma")
+
+
+def card(name: str) -> dict[str, object]:
+    """A card with the expert's own name as its one keyword."""
+    return {
+        "title": name.title(),
+        "description": f"Answers everything about {name}.",
+        "parent": None,
+        "capabilities": [],
+        "keywords": [name],
+        "limits": [],
+    }
+
+
+def serve(
+    connection: Connection,
+    home: Path,
+    *,
+    names: Sequence[str] = NAMES,
+    engine: str = "echo",
+    kind: str = "heuristic",
+) -> int:
+    """Store these experts and make a router over them live; the router's number."""
+    for name in names:
+        catalogue.put_expert(connection, NewExpert(name, engine, card(name), [f"a question about {name}"], []))
+    trained = train_router(
+        kind if kind in ("heuristic", "random") else "heuristic",
+        TrainingSet([ExpertProfile(name, [name], []) for name in names], [], None, None),
+    )
+    store = ArtefactStore(str(home / "artefacts"), home / "cache")
+    path = f"routers/{kind}/{'-'.join(names)}"
+    return versions.promote_router(
+        connection,
+        kind=kind,
+        encoder=None,
+        artefact=path,
+        artefact_sha256=store.put_tree(path, trained.files),
+        content_sha256="-".join(names),
+        experts=names,
+        metrics={},
+    )
