@@ -13,6 +13,8 @@ from jobs.cli import progress
 from jobs.cli.console import note, printable, say, table
 from jobs.cli.explaining import one_line, show_passages
 from jobs.submit import BatchOptions, submit_batch
+from storage import versions
+from storage.database import transact
 from storage.runs import RunView
 from worker.embedded import stack
 from worker.runtime import Runtime, make_runtime
@@ -83,8 +85,9 @@ def run(settings: Settings, *, keep: bool) -> None:
 
 def _load(client: Runtime) -> None:
     """Load the shipped catalogue; what is there already is not built again."""
-    catalogue.load(client, catalogue.SHIPPED)
-    catalogue.wait_for_job(client, catalogue.refresh(client), on_event=note)
+    _, changed = catalogue.load(client, catalogue.SHIPPED)
+    if changed or transact(client.engine, versions.live_router) is None:
+        catalogue.wait_for_job(client, catalogue.refresh(client), on_event=note)
 
 
 def expectations() -> dict[str, Expected]:

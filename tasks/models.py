@@ -32,12 +32,8 @@ class Resident(Generic[T]):
 _encoders: Resident[Encoder] = Resident(1)
 
 
-def encoder(settings: Settings) -> Encoder:
-    """The process's encoder, loaded at its first use."""
-    spec = encoder_spec(settings)
-    return _encoders.get(spec, lambda: load_encoder(spec))
-
-
-def encoder_spec(settings: Settings) -> EncoderSpec:
+def encoder(settings: Settings, *, threads: int | None = None) -> Encoder:
+    """The process's encoder, loaded at its first use; ``threads`` overrides the setting."""
     chosen = settings.encoder
-    return EncoderSpec(chosen.name, chosen.dtype, chosen.device, chosen.batch_size, chosen.threads)
+    spec = EncoderSpec(chosen.name, chosen.dtype, chosen.device, chosen.batch_size, threads or chosen.threads)
+    return _encoders.get(spec, lambda: load_encoder(spec))

@@ -1,6 +1,7 @@
 """Training jobs. For now there is one kind: bringing indexes and router in line with the stored catalogue."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from celery.signals import worker_init
 from structlog.contextvars import bound_contextvars
 
 from experts.documents import Document
-from experts.encoders.base import Vectors
+from experts.encoders.base import Encoder, Vectors
 from experts.errors import CannotTrain, ExpertsError
 from experts.kinds import ENGINES_WITH_VECTORS, HASHING, ROUTERS_WITHOUT_VECTORS
 from experts.knowledge import KnowledgeBase, build, content_sha256
@@ -91,8 +92,12 @@ class Refresh:
         log.info("job.progress", message=message)
         self._work.transact(lambda c: jobs.report(c, self._job.lease.id, message, data or None))
 
+    def _encoder(self) -> Encoder:
+        # A catalogue is embedded as a whole while somebody waits, so it may use every core.
+        return models.encoder(self._settings, threads=os.cpu_count())
+
     def _refresh_knowledge(self, expert: ExpertView) -> bool:
-        encoder = models.encoder(self._settings)
+        encoder = self._encoder()
         stored = self._work.transact(lambda c: catalogue.documents(c, expert.id))
         documents = [Document(d.name, d.title, d.text) for d in stored]
         if not documents:
@@ -153,9 +158,7 @@ class Refresh:
         if live is not None and live.content_sha256 == content:
             return live.id
         self._report(f"training a {kind} router on {len(exemplars)} exemplars of {len(experts)} experts")
-        embed: Callable[[list[str]], Vectors | None] = (
-            models.encoder(self._settings).encode if vectors else (lambda texts: None)
-        )
+        embed: Callable[[list[str]], Vectors | None] = self._encoder().encode if vectors else (lambda texts: None)
         data = TrainingSet(
             experts=[
                 ExpertProfile(

@@ -40,7 +40,7 @@ class Pipeline(Section):
     stale_hint_seconds: Seconds = Field(30, description="age from which an unanswered message is sent again")
     hints_per_queue: Positive = Field(64, description="messages a sweep keeps in one queue at the most")
     window_shards: Positive = Field(16, description="shards under way at once, shared between the runs by priority")
-    shard_seconds: Seconds = Field(1.0, description="routing time a shard is cut for, at the measured rate")
+    shard_seconds: Seconds = Field(2.0, description="routing time a shard is cut for, at the measured rate")
     shard_size_min: Positive = Field(64, description="smallest shard, in queries")
     shard_size_max: Positive = Field(1024, description="largest shard, in queries")
     chunk_size: Positive = Field(256, description="largest chunk, in queries")
@@ -62,8 +62,8 @@ class Encoder(Section):
         "auto", description="number format of the weights; auto: 16 bit where the processor computes in it"
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`…")
-    batch_size: Positive = Field(32, description="texts per forward pass, sorted by length")
-    threads: Positive = Field(1, description="CPU threads of one process")
+    batch_size: Positive = Field(32, description="texts of 32 tokens per forward pass; longer ones count for more")
+    threads: Positive = Field(1, description="CPU threads of one router process; training uses every core")
 
 
 class Routing(Section):

@@ -38,14 +38,13 @@ class EngineBatch:
 
 @dataclass(frozen=True, slots=True)
 class CitedPassage:
-    """A passage an answer rests on: characters ``start`` to ``stop`` of ``document``."""
+    """A passage an answer rests on: characters ``start`` to ``end`` of the text of ``document``."""
 
     document: str
     title: str
     start: int
-    stop: int
+    end: int
     score: float
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,12 +137,21 @@ class _Words:
         self.of_passage = [self.content(f"{p.title} {p.text}") for p in knowledge.passages]
         for found in self.of_passage:
             seen.update(found)
+        self._knowledge = knowledge
+        self._of_sentences: dict[int, list[frozenset[str]]] = {}
         self._n = len(knowledge) + 1
         self._seen = seen
 
     @staticmethod
     def content(text: str) -> frozenset[str]:
         return frozenset(_stem(word) for word in _WORD.findall(text[:4000].lower()) if word not in _STOP)
+
+    def of_sentences(self, place: int) -> list[frozenset[str]]:
+        """The words of each sentence of one passage; kept from its first use on."""
+        if place not in self._of_sentences:
+            passage = self._knowledge.passages[place]
+            self._of_sentences[place] = [self.content(passage.text[s.start : s.stop]) for s in passage.sentences]
+        return self._of_sentences[place]
 
     def weight(self, word: str) -> float:
         return math.log(1 + self._n / (1 + self._seen[word]))
@@ -208,12 +217,10 @@ class ExtractiveEngine:
         sentences, best_sentence, best_overlap = [], 0.0, 0.0
         read = self._spec.passages
         for at, (place, cosine) in enumerate(zip(places[:read], cosines[:read], strict=True)):
-            passage = knowledge.passages[place]
             best_overlap = max(best_overlap, words.overlap(query, words.of_passage[place]))
             own = (knowledge.sentence_vectors(place) @ vector).tolist()
-            for number, (span, likeness) in enumerate(zip(passage.sentences, own, strict=True)):
-                shared = words.overlap(query, words.content(passage.text[span.start : span.stop]))
-                score = _SENTENCE * likeness + _PASSAGE * cosine + _OVERLAP * shared
+            for number, (held, likeness) in enumerate(zip(words.of_sentences(place), own, strict=True)):
+                score = _SENTENCE * likeness + _PASSAGE * cosine + _OVERLAP * words.overlap(query, held)
                 sentences.append(_Sentence(at, number, score))
                 best_sentence = max(best_sentence, likeness)
         sentences.sort(key=lambda sentence: -sentence.score)
@@ -258,7 +265,7 @@ def _distinct(knowledge: KnowledgeBase, places: Sequence[int], cosines: Sequence
 
 def _cite(knowledge: KnowledgeBase, place: int, cosine: float) -> CitedPassage:
     p = knowledge.passages[place]
-    return CitedPassage(p.document, p.title, p.start, p.stop, round(cosine, 4), p.text)
+    return CitedPassage(p.document, p.title, p.start, p.stop, round(cosine, 4))
 
 
 def make(spec: EngineSpec) -> ExtractiveEngine:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experts.analysis import analyse
-from experts.routing.base import Calibration, Floats, Scores
+from experts.routing.base import Calibration, Floats, Neighbour, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,55 +71,63 @@ def decide(
     calibration: Calibration,
 ) -> list[Decision]:
     """One decision per text. The load moves the choice between experts, never the confidence or the coverage."""
-    factors = np.array([load_factor(loads[name], policy) if name in loads else 1.0 for name in experts], np.float32)
+    factors = [load_factor(loads[name], policy) if name in loads else 1.0 for name in experts]
     mixed = shares(scores, policy.gate_weight)
-    final = mixed * factors
+    final = mixed * np.array(factors, np.float32)
     k = min(policy.top_k, len(experts))
     order = np.argsort(-final, axis=1, kind="stable")[:, :k]
-    confidences = calibration(mixed.max(axis=1))
-    return [
-        _decision(experts, texts[row], scores, factors, final[row], order[row], float(confidences[row]), row, policy)
-        for row in range(len(texts))
-    ]
+    # Python numbers from here on: reading single numbers out of arrays costs more than all the rest.
+    rows = zip(
+        texts,
+        order.tolist(),
+        final.tolist(),
+        scores.gate.tolist(),
+        scores.self_assessment.tolist(),
+        calibration(mixed.max(axis=1)).tolist(),
+        scores.coverage.tolist(),
+        scores.keywords,
+        scores.neighbours,
+        strict=True,
+    )
+    return [_decision(_Row(*row), experts, factors, policy) for row in rows]
 
 
-def _decision(
-    experts: Sequence[str],
-    text: str,
-    scores: Scores,
-    factors: Floats,
-    final: Floats,
-    order: np.ndarray[Any, np.dtype[np.int64]],
-    confidence: float,
-    row: int,
-    policy: Policy,
-) -> Decision:
-    chosen = [(experts[place], float(final[place])) for place in order]
-    total = sum(score for _, score in chosen)
-    kept = [(name, score) for name, score in chosen if score >= policy.min_weight * total] or chosen[:1]
-    total = sum(score for _, score in kept)
-    weighted = tuple((name, round(score / total, 4)) for name, score in kept)
-    coverage = float(scores.coverage[row])
-    in_scope = coverage >= policy.in_scope_threshold
+class _Row(NamedTuple):
+    text: str
+    order: list[int]
+    final: list[float]
+    gate: list[float]
+    own: list[float]
+    confidence: float
+    coverage: float
+    keywords: Mapping[str, Sequence[str]]
+    neighbours: Sequence[Neighbour]
+
+
+def _decision(row: _Row, experts: Sequence[str], factors: Sequence[float], policy: Policy) -> Decision:
+    total = sum(row.final[place] for place in row.order)
+    kept = [place for place in row.order if row.final[place] >= policy.min_weight * total] or row.order[:1]
+    total = sum(row.final[place] for place in kept) or 1.0
+    weighted = tuple((experts[place], round(row.final[place] / total, 4)) for place in kept)
+    in_scope = row.coverage >= policy.in_scope_threshold
     explanation = {
         "scores": {
             experts[place]: {
-                "gate": round(float(scores.gate[row, place]), 4),
-                "self": round(float(scores.self_assessment[row, place]), 4),
-                "load": round(float(factors[place]), 3),
-                "final": round(float(final[place]), 4),
+                "gate": round(row.gate[place], 4),
+                "self": round(row.own[place], 4),
+                "load": round(factors[place], 3),
+                "final": round(row.final[place], 4),
             }
-            for place in order
+            for place in row.order
         },
-        "keywords": {name: list(found) for name, found in scores.keywords[row].items()},
+        "keywords": {name: list(found) for name, found in row.keywords.items()},
         "nearest": [
-            {"expert": near.expert, "text": near.text, "cosine": round(near.cosine, 3)}
-            for near in scores.neighbours[row]
+            {"expert": near.expert, "text": near.text, "cosine": round(near.cosine, 3)} for near in row.neighbours
         ],
-        "analysis": {"domain": weighted[0][0], **analyse(text).as_dict()},
+        "analysis": {"domain": weighted[0][0], **analyse(row.text).as_dict()},
     }
-    reason = _reason(weighted, in_scope, coverage, explanation)
-    return Decision(weighted, round(confidence, 4), round(coverage, 4), in_scope, reason, explanation)
+    reason = _reason(weighted, in_scope, row.coverage, explanation)
+    return Decision(weighted, round(row.confidence, 4), round(row.coverage, 4), in_scope, reason, explanation)
 
 
 def _reason(

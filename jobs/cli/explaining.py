@@ -32,7 +32,7 @@ def one_line(passport: dict[str, Any]) -> str:
 def show_passages(passages: list[dict[str, Any]]) -> None:
     """Where an answer stands: document and characters."""
     for number, passage in enumerate(passages, 1):
-        place = f"{passage['document']}, characters {passage['start']}–{passage['stop']}"
+        place = f"{passage['document']}, characters {passage['start']}–{passage['end']}"
         source = f"{passage['expert']}/{printable(place)}"
         say(f"  \\[{number}] {printable(passage['title'])} ({source}; cosine {passage['score']:.2f})")
 

@@ -8,7 +8,7 @@ import typer
 
 from jobs import ask as asking
 from jobs import demo as demonstration
-from jobs.cli import batch, experts, stack
+from jobs.cli import batch, experts, judging, stack
 from jobs.cli.console import JsonFlag, emit_json, printable, say, table
 from jobs.cli.errors import FAILED, report
 from jobs.cli.explaining import show_decision, show_reply
@@ -27,6 +27,7 @@ config_app = typer.Typer(no_args_is_help=True, help="The settings.")
 app.add_typer(batch.app, name="batch")
 app.add_typer(experts.app, name="experts")
 app.add_typer(router_app, name="router")
+app.add_typer(judging.gaps_app, name="gaps")
 app.add_typer(config_app, name="config")
 app.add_typer(stack.database_app, name="db")
 app.command()(stack.up)
@@ -35,6 +36,7 @@ app.command()(stack.status)
 app.command()(stack.worker)
 app.command()(stack.beat)
 app.command()(stack.flower)
+app.command()(judging.feedback)
 
 Question = Annotated[str, typer.Argument(metavar='"…"', help="A question.")]
 TopK = Annotated[int | None, typer.Option("--top-k", min=1, max=64, help="Experts asked.")]

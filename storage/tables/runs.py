@@ -217,7 +217,7 @@ class Answer(SQLModel, table=True):
     text: str | None = None
     answered: bool = False
     confidence: float = Field(default=0.0, sa_type=REAL)
-    # [{"expert", "document", "start", "end", "score", "text"}]
+    # [{"expert", "document", "title", "start", "end", "score"}]; the spans count characters of the document.
     passages: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSONB)
     ms: float = Field(default=0.0, sa_type=REAL)
     error_code: str | None = None

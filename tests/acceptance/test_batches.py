@@ -1,9 +1,5 @@
 """Whole runs through real workers."""
 
-import json
-
-import pytest
-
 from tests.acceptance.conftest import ROLES, StackMaker
 from tests.acceptance.harness import errors, finish, outputs, submit, write_batch
 from tests.support.experts import NAMES

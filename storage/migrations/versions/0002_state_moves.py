@@ -74,7 +74,14 @@ END $$
 LEASED = ("run", "shard", "chunk", "job")
 
 
+# Rows of these are a few kilobytes. Up to a page they stay where they are: moving them out of line and compressing them
+# costs more time than everything else that is done with them.
+WIDE = ("decision", "answer", "outcome")
+
+
 def upgrade() -> None:
+    for name in WIDE:
+        op.execute(f"ALTER TABLE {name} SET (toast_tuple_target = 8160)")
     op.execute(
         "CREATE TABLE state_move (entity text, from_state text, to_state text, PRIMARY KEY (entity, from_state, to_state))"
     )
