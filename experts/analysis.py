@@ -10,7 +10,7 @@ _CODE = re.compile(
 )
 _CONTEXT = re.compile(
     r"\b(?:the following|below|this (?:text|passage|paragraph|article|document|sentence|review|code|function|contract)|"
-    r"given (?:the|this|that)|based on|according to the)\b|:\s*\S+(?:\s+\S+){12,}",
+    r"given (?:the|this|that)|based on|according to the)\b|:\s*\S+(?:\s+\S+){25,}",
     re.IGNORECASE,
 )
 # The first kind that matches names the task.

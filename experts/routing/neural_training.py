@@ -21,6 +21,8 @@ from experts.routing.neural import FORMAT, WEIGHTS, Logistic, gate_probabilities
 
 _FOLDS = 4
 MAX_PASSAGES = 512  # per expert, in the gate's training and in the router's memory
+# The share of traffic outside every domain that coverage is calibrated for.
+_OUTSIDE_SHARE = 0.2
 
 
 def train(data: TrainingSet) -> TrainedRouter:
@@ -129,11 +131,11 @@ class _Judges:
             cosines, self.owner, read, library.owner, keyword_scores
         )
         belongs = self.owner[:, None] == np.arange(n)[None, :]
-        self.own = _fit(self.own_features.reshape(-1, self.own_features.shape[2]), belongs.reshape(-1))
+        self.own = _fit(self.own_features.reshape(-1, self.own_features.shape[2]), belongs.reshape(-1), 0.5)
         orphans = self._as_if_orphaned(cosines, read, library.owner, keyword_scores)
         features = np.concatenate([self.coverage_features, *orphans])
         self.covered = np.concatenate([self.owner >= 0, np.zeros(len(features) - len(self.owner), bool)])
-        self.coverage = _fit(features, self.covered)
+        self.coverage = _fit(features, self.covered, 1 - _OUTSIDE_SHARE)
         both = self.covered.any() and not self.covered.all()
         self.coverage_auroc = float(roc_auc_score(self.covered, self.coverage(features))) if both else None
 
@@ -169,10 +171,12 @@ class _Library:
         self.vectors, self.owner = np.concatenate(parts), np.concatenate(owners)
 
 
-def _fit(features: Floats, labels: NDArray[np.bool_]) -> Logistic:
+def _fit(features: Floats, labels: NDArray[np.bool_], positive_share: float) -> Logistic:
+    """A logistic judge, weighted as if ``positive_share`` of what it will see were positive."""
     if labels.all() or not labels.any():  # one expert and nothing outside: every query is as good as the prior
         return Logistic(np.zeros(features.shape[1], np.float32), 2.0 if labels.all() else -2.0)
-    fitted = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000).fit(features, labels)
+    weight = np.where(labels, positive_share / labels.mean(), (1 - positive_share) / (1 - labels.mean()))
+    fitted = LogisticRegression(C=10.0, max_iter=1000).fit(features, labels, sample_weight=weight)
     return Logistic(fitted.coef_[0].astype(np.float32), float(fitted.intercept_[0]))
 
 
