@@ -81,7 +81,7 @@ def retry_failed(
         text(
             """UPDATE run SET state = 'in_progress', generation = generation + 1, ending = 'completed',
                    n_error = n_error - :n, n_rejected = n_rejected - :accepted, output = NULL, errors = NULL,
-                   finished_at = NULL, paused_at = NULL, deadline = NULL, attempts = 0
+                   started_at = clock_timestamp(), finished_at = NULL, paused_at = NULL, deadline = NULL, attempts = 0
                WHERE id = :run"""
         ),
         {"n": n, "accepted": n_accepted, **parameters},
