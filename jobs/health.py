@@ -1,5 +1,7 @@
 """What runs and what waits, from the database, Redis and the workers themselves."""
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -74,6 +76,16 @@ def _lengths(runtime: Runtime, queues: list[str], found: dict[str, Any]) -> dict
         return {}
 
 
+def wait_for_workers(runtime: Runtime, roles: Sequence[str], *, timeout_s: float = 60) -> bool:
+    """Wait until a worker of every one of these roles replies; False when one does not in time."""
+    deadline = time.monotonic() + timeout_s
+    missing = set(roles)
+    while missing and time.monotonic() < deadline:
+        replies = runtime.app.control.inspect(timeout=0.5).ping() or {}
+        missing -= {worker.split("@")[0].split("-")[0] for worker in replies}
+    return not missing
+
+
 def _workers(runtime: Runtime) -> dict[str, list[str]]:
     """worker -> the queues it consumes, of those that reply within a second."""
     replies = runtime.app.control.inspect(timeout=_REPLY_S).active_queues() or {}
@@ -85,7 +97,9 @@ def _warnings(found: dict[str, Any], waiting: dict[str, int]) -> list[str]:
         return ["runs do not go on until both servers are up; nothing is lost"]
     consumed = {queue for queues in found["workers"].values() for queue in queues}
     warnings = [
-        f"no {role.name} worker replies; start one with `moe worker {role.name}`"
+        f"the {role.name} worker runs but does not reply yet"
+        if found["processes"].get(role.name)
+        else f"no {role.name} worker replies; start one with `moe worker {role.name}`"
         for role in ROLES.values()
         if role.queues and not consumed.intersection(role.queues)
     ]

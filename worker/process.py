@@ -65,7 +65,9 @@ def run_flower(settings: Settings) -> int:
     # By environment: arguments can be read by every user of the machine.
     os.environ["FLOWER_BASIC_AUTH"] = f"{flower.user}:{flower.password.get_secret_value()}"
     app = create_app(settings, addresses(settings).redis_url)
-    return _start(app, ["flower", f"--address={flower.address}", f"--port={flower.port}"])
+    app.conf.broker_transport = None  # it reads no messages, and knows queue lengths of plain `redis` only
+    columns = "name,args,state,received,runtime,worker,uuid"
+    return _start(app, ["flower", f"--address={flower.address}", f"--port={flower.port}", f"--tasks-columns={columns}"])
 
 
 def _start(app: Celery, arguments: list[str]) -> int:

@@ -9,10 +9,11 @@ from jobs import catalogue
 from jobs.cli.console import JsonFlag, emit_json, note, say, table, working
 from jobs.cli.errors import BAD_INPUT, stop
 from jobs.cli.session import runtime, settings
-from jobs.health import health
+from jobs.health import health, wait_for_workers
 from storage import catalogue as stored
 from storage import migrate
 from storage.database import connect, transact
+from worker import logs
 from worker.addresses import addresses
 from worker.embedded import stack
 from worker.process import run_beat, run_flower, run_worker
@@ -40,8 +41,12 @@ def up(
         return
     with working("starting the stack"):
         noted = stack.start_detached(config)
+    with working("waiting for the workers"):
+        replying = wait_for_workers(make_runtime(config), tuple(ROLES))
     if not no_load:
         load_if_empty(config)
+    if not replying:
+        note(f"not every worker replies yet; their logs are in {config.home}/logs")
     if as_json:
         emit_json({"home": str(config.home.resolve()), "flower": noted["flower"], "processes": stack.processes(noted)})
         return
@@ -50,6 +55,8 @@ def up(
 
 
 def _run_in_front(config: Settings, no_load: bool) -> None:
+    logs.configure(config, role="supervisor")
+
     def on_ready() -> None:
         # The supervisor goes on watching while the experts are loaded.
         if not no_load:

@@ -91,11 +91,7 @@ class EmbeddedPostgres:
 
     def pid(self) -> int | None:
         """The server's process, None where it is not running."""
-        try:
-            pid = int((self.folder / "postmaster.pid").read_text().splitlines()[0])
-            return pid if "postgres" in psutil.Process(pid).name() else None
-        except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
-            return None
+        return _running(self.folder / "postmaster.pid", "postgres")
 
     def stop(self, *, immediately: bool = False, wait_s: float = 30) -> None:
         """Stop it: in order, or ``immediately``, as a crash would. Does nothing where it is not running."""
@@ -156,11 +152,7 @@ class EmbeddedRedis:
 
     def pid(self) -> int | None:
         """The server's process, None where it is not running."""
-        try:
-            pid = int((self.folder / "redis.pid").read_text())
-            return pid if "redis" in psutil.Process(pid).name() else None
-        except (OSError, ValueError, psutil.NoSuchProcess):
-            return None
+        return _running(self.folder / "redis.pid", "redis", "valkey")
 
     def stop(self, wait_s: float = 10) -> None:
         """Stop it in order. Does nothing where it is not running."""
@@ -177,6 +169,17 @@ class EmbeddedRedis:
 
     def _note(self, address: str) -> None:
         _write_private(self.folder / "address", address)
+
+
+def _running(pid_file: Path, *names: str) -> int | None:
+    """The process a server noted, if it runs and is one of that name; a dead one nobody has reaped does not run."""
+    try:
+        pid = int(pid_file.read_text().split("\n")[0])
+        process = psutil.Process(pid)
+        alive = process.status() != psutil.STATUS_ZOMBIE and any(name in process.name() for name in names)
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return None
+    return pid if alive else None
 
 
 def redis_binary() -> str:

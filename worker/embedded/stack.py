@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ class Supervisor:
     def home(self) -> Path:
         return self.settings.home.resolve()
 
+    @cached_property
+    def _servers(self) -> Servers:
+        return Servers.of(self.home)
+
     def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
         """Bring the stack up and watch it until SIGTERM or SIGINT; then take it down. Raises StackRuns."""
         self.home.mkdir(parents=True, exist_ok=True)
@@ -89,7 +94,7 @@ class Supervisor:
         self._stopping = True
 
     def _start(self) -> None:
-        servers = Servers.of(self.home)
+        servers = self._servers
         database = servers.postgres.start()
         servers.postgres.create_database(database)
         servers.redis.start()
@@ -152,7 +157,7 @@ class Supervisor:
         _write_private(stack_file(self.settings), json.dumps(self._noted, indent=1))
 
     def _look(self) -> None:
-        servers = Servers.of(self.home)
+        servers = self._servers
         if servers.postgres.pid() is None and not self._stopping:
             log.warning("stack.restarting", what="postgres")
             servers.postgres.start()
@@ -182,9 +187,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 log.warning("stack.killing", role=child.role)
             _kill_group(child.process.pid)
-        servers = Servers.of(self.home)
-        servers.redis.stop()
-        servers.postgres.stop()
+        self._servers.redis.stop()
+        self._servers.postgres.stop()
         stack_file(self.settings).unlink(missing_ok=True)
         self.say("stopped")
 
