@@ -5,7 +5,7 @@ catalogue/
   finance/
     card.yaml                who this expert is
     exemplars.txt            queries that belong to it, one per line
-    documents/*.md|*.txt     what it knows (optional)
+    documents/               what it knows: .md .txt .html .pdf .jsonl files (optional)
 """
 
 import re
@@ -15,13 +15,13 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from experts.documents import Document, read_document
+from experts.documents import Document
 from experts.errors import BadCatalogue, UnknownKind
 from experts.kinds import ENGINES, check
+from experts.reading.files import read_documents
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 MAX_EXEMPLAR_CHARS = 2000
-DOCUMENT_KINDS = (".md", ".txt")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
@@ -101,13 +101,7 @@ def read_expert(folder: Path) -> CatalogueExpert:
     exemplars = _lines(folder / "exemplars.txt")
     if not exemplars:
         raise BadCatalogue(f"{folder / 'exemplars.txt'} holds no queries; a router cannot be trained without them")
-    documents = folder / "documents"
-    paths = sorted(path for path in documents.rglob("*") if path.is_file()) if documents.is_dir() else []
-    return CatalogueExpert(
-        card=card,
-        exemplars=exemplars,
-        documents=[read_document(path, name=_document_name(documents, path)) for path in paths],
-    )
+    return CatalogueExpert(card=card, exemplars=exemplars, documents=_documents(folder / "documents"))
 
 
 def read_card(path: Path) -> Card:
@@ -126,8 +120,15 @@ def read_card(path: Path) -> Card:
         raise BadCatalogue(f"{path}: {where}: {first['msg']}") from None
 
 
-def _document_name(root: Path, path: Path) -> str:
-    return path.relative_to(root).with_suffix("").as_posix()
+def _documents(folder: Path) -> list[Document]:
+    paths = sorted(path for path in folder.rglob("[!.]*") if path.is_file()) if folder.is_dir() else []
+    found: dict[str, Document] = {}
+    for path in paths:
+        for document in read_documents(path, name=path.relative_to(folder).with_suffix("").as_posix()):
+            if document.name in found:
+                raise BadCatalogue(f"{path}: a document named {document.name!r} is there already; names are used once")
+            found[document.name] = document
+    return list(found.values())
 
 
 def _lines(path: Path) -> list[str]:

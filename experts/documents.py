@@ -1,13 +1,11 @@
-"""Documents: reading them, and cutting them into passages and sentences."""
+"""Documents, and how they are cut into passages and sentences."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from experts.errors import BadDocument
 
-MAX_DOCUMENT_BYTES = 20 << 20
 # About 120 words: several sentences of one thought, well inside the 256 word pieces that MiniLM reads.
 PASSAGE_CHARS = 700
 
@@ -41,31 +39,15 @@ class Passage:
     sentences: tuple[Span, ...]
 
 
-def read_document(path: Path, *, name: str | None = None) -> Document:
-    """Read a Markdown or text file; the title is its first heading, else its name. Raises BadDocument."""
-    if path.suffix.lower() not in (".md", ".txt"):
-        raise BadDocument(f"{path}: documents are .md or .txt files")
-    try:
-        if path.stat().st_size > MAX_DOCUMENT_BYTES:
-            raise BadDocument(f"{path} is larger than {MAX_DOCUMENT_BYTES >> 20} MiB")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadDocument(f"{path}: {error}") from None
-    return parse_document(text, name=name or path.stem, where=str(path))
-
-
-def parse_document(text: str, *, name: str, where: str) -> Document:
-    """Split off the title. Raises BadDocument for an empty text or one with NUL characters."""
+def make_document(name: str, title: str | None, text: str, *, where: str) -> Document:
+    """A document; without a title its name serves as one. Raises BadDocument where there is no plain text."""
     if "\x00" in text:
-        raise BadDocument(f"{where}: holds NUL characters; this is not a text file")
-    title = name.replace("-", " ").replace("_", " ")
+        raise BadDocument(f"{where}: holds NUL characters; this is not text")
     body = text.strip()
-    heading = re.match(r"#\s+(.+)\n?", body)
-    if heading:
-        title, body = heading.group(1).strip(), body[heading.end() :].strip()
     if not body:
         raise BadDocument(f"{where}: holds no text")
-    return Document(name, title, body)
+    spoken = (title or "").strip() or name.rpartition("/")[2].replace("-", " ").replace("_", " ")
+    return Document(name, spoken, body)
 
 
 def sentences(text: str, start: int, stop: int) -> Iterator[Span]:

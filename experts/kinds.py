@@ -1,4 +1,4 @@
-"""Every kind of encoder, engine, router and combiner, by name.
+"""Every kind of encoder, engine, router, combiner and document, by name.
 
 They are named by strings, so that a process imports only what it uses, and the command line imports none of them.
 """
@@ -40,6 +40,16 @@ ROUTERS_WITHOUT_VECTORS = ("heuristic", "random")
 
 COMBINERS = {
     "weighted": "experts.combining:WeightedCombiner",
+}
+
+# The end of a file's name -> its `read(data, *, name, where) -> list[Document]`.
+DOCUMENTS = {
+    ".md": "experts.reading.text:read",
+    ".txt": "experts.reading.text:read",
+    ".html": "experts.reading.html:read",
+    ".htm": "experts.reading.html:read",
+    ".pdf": "experts.reading.pdf:read",
+    ".jsonl": "experts.reading.jsonl:read",
 }
 
 

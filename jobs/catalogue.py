@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from experts.cards import DOCUMENT_KINDS, CatalogueExpert, read_catalogue
-from experts.documents import read_document
+from experts import kinds
+from experts.cards import CatalogueExpert, read_catalogue
+from experts.reading.files import read_documents, readable
 from jobs.errors import BadInput, Failed
 from storage import catalogue, jobs
 from storage.catalogue import NewDocument, NewExpert
@@ -56,14 +57,14 @@ def add_documents(runtime: Runtime, expert: str, paths: Sequence[Path]) -> list[
     for path in paths:
         if not path.exists():
             raise BadInput(f"{path}: no such file or folder")
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in DOCUMENT_KINDS) if path.is_dir() else [path]
+        files = sorted(file for file in path.rglob("*") if readable(file)) if path.is_dir() else [path]
         if not files:
-            raise BadInput(f"{path} holds no documents ({', '.join(DOCUMENT_KINDS)})")
-        documents += [read_document(file) for file in files]
+            raise BadInput(f"{path} holds no documents ({', '.join(kinds.DOCUMENTS)})")
+        documents += [document for file in files for document in read_documents(file)]
     names = [document.name for document in documents]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise BadInput(f"several files would be stored under one name: {', '.join(twice)}")
+        raise BadInput(f"several documents would be stored under one name: {', '.join(twice)}")
 
     def store(connection: Connection) -> None:
         expert_id = catalogue.expert(connection, expert).id

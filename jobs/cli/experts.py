@@ -76,7 +76,9 @@ def load(
 @docs_app.command("add")
 def add_docs(
     name: Name,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Markdown or text files, or folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", help="Files (.md .txt .html .pdf .jsonl), or folders of them.")
+    ],
     no_wait: NoWait = False,
     as_json: JsonFlag = False,
 ) -> None:

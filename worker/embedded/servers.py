@@ -193,7 +193,9 @@ def _wait_until_reaped(pid_file: Path, wait_s: float = 10) -> None:
     except (OSError, ValueError, psutil.NoSuchProcess):
         return
     except psutil.TimeoutExpired as error:
-        raise ServerFailed(f"process {error.pid} of a killed PostgreSQL was not reaped within {wait_s:.0f} s") from error
+        raise ServerFailed(
+            f"process {error.pid} of a killed PostgreSQL was not reaped within {wait_s:.0f} s"
+        ) from error
 
 
 def redis_binary() -> str:
