@@ -112,7 +112,7 @@ def _estimate(connection: Connection, spread: _Spread, n_lines: int, runtime: Ru
     measured = [seconds for seconds in stages.values() if seconds is not None]
     total = max(measured) if len(measured) == len(stages) else None
     return {
-        "total": None if total is None else round(total, 2),
+        "total": None if total is None else round(total, 3),
         **{stage: None if seconds is None else round(seconds, 3) for stage, seconds in stages.items()},
         "not_measured": unknown,
     }

@@ -7,16 +7,25 @@ import pytest
 from sqlalchemy import Engine
 
 from storage.database import connect
-from tests.support.servers import Backends, drop_database, fresh_database, fresh_redis, start_servers, stop_servers
+from tests.support.servers import (
+    Backends,
+    drop_database,
+    fresh_database,
+    fresh_redis,
+    open_folder,
+    start_servers,
+    stop_servers,
+)
 from worker.embedded.servers import Servers
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers() -> Iterator[Servers]:
     """One PostgreSQL and one Redis for the whole test run."""
-    started = start_servers(tmp_path_factory.mktemp("servers"))
-    yield started
-    stop_servers(started)
+    with open_folder() as folder:
+        started = start_servers(folder)
+        yield started
+        stop_servers(started)
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import psutil
 import pytest
@@ -17,7 +17,7 @@ from storage.runs import RunView
 from tests.acceptance.conftest import ROLES, StackMaker
 from tests.acceptance.harness import Stack, count, errors, finish, outputs, submit, wait_for, write_batch
 from tests.support.experts import NAMES
-from tests.support.servers import Backends, start_servers, stop_servers
+from tests.support.servers import Backends, open_folder, start_servers, stop_servers
 from worker.app import PREFIX
 from worker.runtime import Runtime
 
@@ -270,10 +270,11 @@ class TestServers:
     """These harm the servers themselves, so they have their own."""
 
     @pytest.fixture
-    def own(self, tmp_path: Path) -> Backends:
-        servers = start_servers(tmp_path / "servers")
-        yield Backends(servers.postgres.start(), servers.redis.address(), servers)
-        stop_servers(servers)
+    def own(self) -> Iterator[Backends]:
+        with open_folder() as folder:
+            servers = start_servers(folder)
+            yield Backends(servers.postgres.start(), servers.redis.address(), servers)
+            stop_servers(servers)
 
     def test_redis_killed_without_warning_and_emptied(self, make_stack: StackMaker, own: Backends) -> None:
         stack = make_stack(engine="slow", backends=own)

@@ -2,6 +2,9 @@
 
 import itertools
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +26,16 @@ class Backends:
     database_url: str
     redis_url: str
     servers: Servers
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder for servers. Where root runs the tests PostgreSQL runs as somebody else, who must get to its data;
+    pytest shuts its own folders to all others, again whenever a second test run starts."""
+    with tempfile.TemporaryDirectory(prefix="moe-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def start_servers(home: Path) -> Servers:
