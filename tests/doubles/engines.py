@@ -15,7 +15,7 @@ class PoisonEngine:
             if "POISON" in query.text:
                 os.kill(os.getpid(), signal.SIGKILL)
             if "BROKEN" in query.text:
-                raise ValueError("cannot digest this")
+                raise ValueError(f"cannot digest {query.text!r}")
         return [EngineAnswer(query.text, True, 1.0) for query in batch.queries]
 
 

@@ -18,7 +18,7 @@ class PoisonRouter(heuristic.HeuristicRouter):
             if "ROUTEKILL" in text:
                 os.kill(os.getpid(), signal.SIGKILL)
             if "ROUTEBREAK" in text:
-                raise ValueError("cannot route this")
+                raise ValueError(f"cannot route {text!r}")
         return super().score(texts, vectors)
 
 
