@@ -1,6 +1,7 @@
-"""What was measured of work done, for cutting shards and for estimating time."""
+"""What was measured of work done, for cutting shards, for estimating time and for people."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -59,6 +60,31 @@ def expert_rates(connection: Connection) -> dict[str, ExpertRate]:
         )
     )
     return {name: ExpertRate(name, float(seconds), int(n)) for name, seconds, n in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What an expert did in the hour from ``hour`` on; ``busy_ms`` is one worker's time."""
+
+    hour: datetime
+    n_queries: int
+    n_answered: int
+    n_errors: int
+    busy_ms: float
+    mean_confidence: float | None
+
+
+def expert_hours(connection: Connection, expert_id: int, *, hours: int = 24) -> list[Hour]:
+    """The expert's last hours in which it did something, the newest first."""
+    rows = connection.execute(
+        text(
+            "SELECT hour, n_queries, n_answered, n_errors, busy_ms, confidence_sum / nullif(n_queries - n_errors, 0)"
+            " FROM expert_hour WHERE expert_id = :expert"
+            " AND hour > date_trunc('hour', clock_timestamp()) - make_interval(hours => :hours) ORDER BY hour DESC"
+        ),
+        {"expert": expert_id, "hours": hours},
+    )
+    return [Hour(*row) for row in rows]
 
 
 def expert_quality(connection: Connection) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """``moe experts``: see them, load them, change what they know."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +11,7 @@ from jobs import catalogue
 from jobs.cli.console import JsonFlag, emit_json, note, printable, say, table
 from jobs.cli.session import runtime
 from storage import catalogue as stored
+from storage import rates
 from storage.database import transact
 
 app = typer.Typer(no_args_is_help=True, help="See experts, load them, change what they know.")
@@ -34,12 +37,13 @@ def list_experts(as_json: JsonFlag = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: JsonFlag = False) -> None:
-    """Show one expert's card."""
+    """Show one expert's card, and what it did in the last 24 hours."""
     client = runtime()
     expert = transact(client.engine, lambda c: stored.expert(c, name))
+    hours = transact(client.engine, lambda c: rates.expert_hours(c, expert.id))
     facts = next(facts for facts in catalogue.listing(client) if facts["name"] == name)
     if as_json:
-        emit_json(facts | {"card": expert.card})
+        emit_json(facts | {"card": expert.card, "hours": [asdict(hour) for hour in hours]})
         return
     card = expert.card
     say(f"[bold]{printable(card['title'])}[/] ({name}, version {expert.version}, {expert.engine} engine)")
@@ -55,6 +59,27 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
     say(f"keywords: {printable(', '.join(card['keywords']))}")
     for limit in card["limits"]:
         say(f"limit: {printable(limit)}")
+    _show_hours(hours)
+
+
+def _show_hours(hours: Sequence[rates.Hour]) -> None:
+    if not hours:
+        say("nothing was asked of it in the last 24 hours")
+        return
+    table(
+        ("hour", "queries", "answered", "errors", "ms per query", "mean confidence"),
+        [
+            (
+                f"{hour.hour:%Y-%m-%d %H:%M}",
+                hour.n_queries,
+                hour.n_answered,
+                hour.n_errors,
+                round(hour.busy_ms / max(hour.n_queries, 1), 2),
+                None if hour.mean_confidence is None else round(hour.mean_confidence, 2),
+            )
+            for hour in hours
+        ],
+    )
 
 
 @app.command()

@@ -226,3 +226,17 @@ def test_what_is_no_batch_is_refused_with_two_and_nothing_is_stored(make_stack: 
     assert "weighted" in wrong.stderr
     assert "batch_none" in json.loads(gone.stderr or gone.stdout)["error"]["message"]
     assert stored(stack) == 0
+
+
+def test_what_an_expert_did_is_added_up_by_the_hour(make_stack: StackMaker) -> None:
+    stack = make_stack(engine="poison")
+    stack.start(*ROLES)
+    batch = write_batch(stack.home / "batch.jsonl", ["about alpha", "BROKEN about alpha", "again about alpha"])
+    stack.moe("batch", "submit", str(batch), "--wait", "--top-k", "1")
+
+    shown = stack.moe_json("experts", "show", "alpha")
+
+    sums = {key: sum(hour[key] for hour in shown["hours"]) for key in ("n_queries", "n_answered", "n_errors")}
+    assert sums == {"n_queries": 3, "n_answered": 2, "n_errors": 1}
+    assert {hour["mean_confidence"] for hour in shown["hours"]} == {1.0}
+    assert stack.moe_json("experts", "show", "gamma")["hours"] == []
