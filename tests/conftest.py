@@ -1,5 +1,6 @@
 """Fixtures of all tests: real servers, fresh databases."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from tests.support.servers import (
     stop_servers,
 )
 from worker.embedded.servers import Servers
+
+# As in a worker; several test processes share the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")
