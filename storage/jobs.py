@@ -67,14 +67,14 @@ def claim(connection: Connection, job_id: int, *, owner: str, ttl_s: float, max_
 
 def succeed(connection: Connection, job: ClaimedJob, result: Mapping[str, Any]) -> None:
     """End the job well. Raises LeaseLost."""
-    settle(connection, job.lease, JobState.SUCCEEDED, result=as_json(dict(result)))
-    _finished(connection, job.lease.id)
+    if settle(connection, job.lease, JobState.SUCCEEDED, result=as_json(dict(result))):
+        _finished(connection, job.lease.id)
 
 
 def fail(connection: Connection, job: ClaimedJob, code: str, message: str) -> None:
     """End the job with an error that trying again would not mend. Raises LeaseLost."""
-    settle(connection, job.lease, JobState.FAILED, error_code=code, error_message=message)
-    _finished(connection, job.lease.id)
+    if settle(connection, job.lease, JobState.FAILED, error_code=code, error_message=message):
+        _finished(connection, job.lease.id)
 
 
 def _finished(connection: Connection, job_id: int) -> None:

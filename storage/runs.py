@@ -46,14 +46,14 @@ _VIEW = """SELECT id, public_id, name, kind, state, generation, priority, top_k,
 
 
 def find(connection: Connection, key: str) -> RunView:
-    """The run with this id, this unambiguous beginning of an id, or this name (the newest of that name).
+    """The run with this id, this unambiguous beginning of an id, or this name (the newest of that name); no preview.
 
     Raises NotFound, and NotAllowed where the beginning fits several runs.
     """
     rows = connection.execute(
         text(
-            f"{_VIEW} WHERE public_id = :key OR name = :key"
-            " OR (length(:key) >= 4 AND (starts_with(public_id, :key) OR starts_with(public_id, 'batch_' || :key)))"
+            f"{_VIEW} WHERE kind <> 'preview' AND (public_id = :key OR name = :key"
+            " OR (length(:key) >= 4 AND (starts_with(public_id, :key) OR starts_with(public_id, 'batch_' || :key))))"
             " ORDER BY public_id = :key DESC, coalesce(name = :key, false) DESC, id DESC LIMIT 5"
         ),
         {"key": key},
@@ -82,11 +82,14 @@ def recent(connection: Connection, *, limit: int, include_asks: bool = False) ->
 
 
 def cancel(connection: Connection, run: RunView) -> bool:
-    """Ask for the end of a run; False when it has ended or is ending already. Its finished lines are kept."""
+    """Ask for the end of a run; False when it has ended or is ending already. Its finished lines are kept.
+
+    A preview has no lines to keep and is not cancelled but removed.
+    """
     moved = connection.execute(
         text(
             "UPDATE run SET state = 'cancelling', ending = 'cancelled', published_at = clock_timestamp()"
-            " WHERE id = :run AND state IN ('validating', 'in_progress')"
+            " WHERE id = :run AND state IN ('validating', 'in_progress') AND kind <> 'preview'"
         ),
         {"run": run.id},
     )
@@ -123,7 +126,8 @@ def expire_overdue(connection: Connection) -> list[int]:
     rows = connection.execute(
         text(
             "UPDATE run SET state = 'expiring', ending = 'expired', published_at = clock_timestamp()"
-            " WHERE state IN ('validating', 'in_progress') AND deadline < clock_timestamp() RETURNING id"
+            " WHERE state IN ('validating', 'in_progress') AND deadline < clock_timestamp() AND kind <> 'preview'"
+            " RETURNING id"
         )
     )
     return list(rows.scalars())

@@ -62,7 +62,7 @@ def recover(connection: Connection, patience: Patience, *, dead_owner: str | Non
         if shard.attempts < patience.allowed(shard.depth, shard.n_queries):
             _give_back(connection, "shard", shard, patience)
         else:
-            _halve_or_bury_shard(connection, shard)
+            _halve_or_bury_shard(connection, shard, patience)
     for run in _lost(connection, "run", which, parameters):
         n += 1
         _give_back(connection, "run", run, patience)
@@ -150,7 +150,13 @@ def _bury_chunk(connection: Connection, chunk: Row[Any]) -> None:
         connection.execute(text("UPDATE shard SET published_at = NULL WHERE id = :id"), {"id": chunk.shard_id})
 
 
-def _halve_or_bury_shard(connection: Connection, shard: Row[Any]) -> None:
+def _halve_or_bury_shard(connection: Connection, shard: Row[Any], patience: Patience) -> None:
+    going_on = connection.execute(
+        text("SELECT 1 FROM run WHERE id = :run AND state = 'in_progress' FOR UPDATE"), {"run": shard.run_id}
+    ).one_or_none()
+    if going_on is None:  # cancelled or expired: its open lines get their outcome from `close_open_lines`
+        _give_back(connection, "shard", shard, patience)
+        return
     lines = connection.execute(
         text(
             "SELECT q.idx, q.line_no, q.custom_id, r.public_id FROM query q JOIN run r ON r.id = q.run_id"
