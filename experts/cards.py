@@ -16,7 +16,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from experts.documents import Document
-from experts.errors import BadCatalogue, UnknownKind
+from experts.errors import BadCatalogue, BadDocument, UnknownKind
 from experts.kinds import ENGINES, check
 from experts.reading.files import read_documents
 
@@ -47,7 +47,7 @@ class Capability(Part):
     description: Text
     confidence_threshold: Share = 0.5
     max_load: Annotated[int, Field(gt=0)] = 512
-    expected_latency_ms: Annotated[float, Field(gt=0)] = 200
+    expected_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 200
 
 
 class Card(Part):
@@ -110,7 +110,7 @@ def read_card(path: Path) -> Card:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadCatalogue(f"{path} is missing") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, OSError) as error:
         raise BadCatalogue(f"{path}: {error}") from None
     try:
         return Card.model_validate(data)
@@ -124,7 +124,11 @@ def _documents(folder: Path) -> list[Document]:
     paths = sorted(path for path in folder.rglob("[!.]*") if path.is_file()) if folder.is_dir() else []
     found: dict[str, Document] = {}
     for path in paths:
-        for document in read_documents(path, name=path.relative_to(folder).with_suffix("").as_posix()):
+        try:
+            documents = read_documents(path, name=path.relative_to(folder).with_suffix("").as_posix())
+        except BadDocument as error:
+            raise BadCatalogue(str(error)) from None
+        for document in documents:
             if document.name in found:
                 raise BadCatalogue(f"{path}: a document named {document.name!r} is there already; names are used once")
             found[document.name] = document

@@ -9,7 +9,7 @@ from experts.errors import BadDocument
 # About 120 words: several sentences of one thought, well inside the 256 word pieces that MiniLM reads.
 PASSAGE_CHARS = 700
 
-_SENTENCE_END = re.compile(r"""(?<=[.!?])["')\]]*\s+(?=["'(\[]?[A-Z0-9])""")
+_SENTENCE_END = re.compile(r"""(?<=[.!?])(["')\]]*)\s+(?=["'(\[]?[A-Z0-9])""")
 # Words before a full stop that does not end a sentence.
 _ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|approx|Dr|Mr|Mrs|Ms|Prof|St|No|Fig|Inc|Ltd|U\.S|U\.K|[A-Z])\.$")
 
@@ -41,7 +41,7 @@ class Passage:
 
 def make_document(name: str, title: str | None, text: str, *, where: str) -> Document:
     """A document; without a title its name serves as one. Raises BadDocument where there is no plain text."""
-    if "\x00" in text:
+    if "\x00" in f"{name}{title}{text}":
         raise BadDocument(f"{where}: holds NUL characters; this is not text")
     body = text.strip()
     if not body:
@@ -59,7 +59,7 @@ def sentences(text: str, start: int, stop: int) -> Iterator[Span]:
         for gap in _SENTENCE_END.finditer(text, begin, end):
             if _ABBREVIATION.search(text, at, gap.start()):
                 continue
-            yield from _trimmed(text, at, gap.start())
+            yield from _trimmed(text, at, gap.end(1))
             at = gap.end()
         yield from _trimmed(text, at, end)
 
@@ -86,8 +86,8 @@ def passages(text: str, *, limit: int = PASSAGE_CHARS) -> list[Passage]:
             found.append(Passage(Span(pending[0].start, pending[-1].stop), tuple(pending)))
             pending.clear()
 
-    for paragraph in re.finditer(r"(?:[^\n]|\n(?!\s*\n))+", text):
-        spans = list(sentences(text, paragraph.start(), paragraph.end()))
+    for start, stop in _paragraphs(text):
+        spans = list(sentences(text, start, stop))
         if spans and pending and spans[-1].stop - pending[0].start > limit:
             close()
         for span in spans:
@@ -96,3 +96,17 @@ def passages(text: str, *, limit: int = PASSAGE_CHARS) -> list[Passage]:
             pending.append(span)
     close()
     return found
+
+
+def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
+    """Runs of lines that are not blank, from first character to last."""
+    begin, end, at = -1, -1, 0
+    for line in text.split("\n"):
+        if line.strip():
+            begin, end = at if begin < 0 else begin, at + len(line)
+        elif begin >= 0:
+            yield begin, end
+            begin = -1
+        at += len(line) + 1
+    if begin >= 0:
+        yield begin, end

@@ -13,6 +13,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from experts.documents import Document, Span, passages
@@ -87,6 +88,13 @@ class KnowledgeBase:
     @classmethod
     def load(cls, folder: Path, encoder: str) -> "KnowledgeBase":
         """Read a base that ``build`` made. Raises ModelUnusable when it is of another encoder or format."""
+        try:
+            return cls._load(folder, encoder)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ModelUnusable(f"knowledge base {folder.name} cannot be read: {error}") from error
+
+    @classmethod
+    def _load(cls, folder: Path, encoder: str) -> "KnowledgeBase":
         about = json.loads((folder / _ABOUT).read_text())
         if about["format"] != FORMAT:
             raise ModelUnusable(f"knowledge base {folder.name}: format {about['format']}, this program reads {FORMAT}")
@@ -95,11 +103,16 @@ class KnowledgeBase:
                 f"knowledge base {folder.name} was made with encoder {about['encoder']!r}, not with {encoder!r}"
             )
         vectors = load_file(folder / _VECTORS)
+        stored = list(_read_passages(folder / _PASSAGES))
+        index = faiss.read_index(str(folder / _INDEX))
+        n = about["passages"], len(vectors["passages"]), index.ntotal
+        if set(n) != {len(stored)} or len(vectors["sentences"]) != sum(len(p.sentences) for p in stored):
+            raise ModelUnusable(f"knowledge base {folder.name}: its parts do not belong together")
         return cls(
-            list(_read_passages(folder / _PASSAGES)),
+            stored,
             vectors["passages"].astype(np.float32),
             vectors["sentences"].astype(np.float32),
-            faiss.read_index(str(folder / _INDEX)),
+            index,
             about["encoder"],
         )
 
@@ -129,7 +142,7 @@ def build(
     Passages that ``previous`` holds with the same title and text keep their vectors and are not embedded again.
     """
     stored = [passage for document in documents for passage in _cut(document)]
-    reusable = _reusable(previous)
+    reusable = _reusable(previous, encoder.name)
     fresh = [place for place, passage in enumerate(stored) if _key(passage) not in reusable]
     n_sentences = [len(passage.sentences) for passage in stored]
     passage_vectors = np.zeros((len(stored), encoder.dimension), np.float32)
@@ -170,8 +183,8 @@ def _key(passage: StoredPassage) -> tuple[str, str]:
     return passage.title, passage.text
 
 
-def _reusable(previous: KnowledgeBase | None) -> Mapping[tuple[str, str], tuple[Vectors, Vectors]]:
-    if previous is None:
+def _reusable(previous: KnowledgeBase | None, encoder: str) -> Mapping[tuple[str, str], tuple[Vectors, Vectors]]:
+    if previous is None or previous.encoder != encoder:
         return {}
     return {
         _key(passage): (previous.passage_vectors[place], previous.sentence_vectors(place))

@@ -137,7 +137,7 @@ class _Words:
         self.of_passage = [self.content(f"{p.title} {p.text}") for p in knowledge.passages]
         for found in self.of_passage:
             seen.update(found)
-        self._knowledge = knowledge
+        self._passages = knowledge.passages  # not the base itself: it would never be let go
         self._of_sentences: dict[int, list[frozenset[str]]] = {}
         self._n = len(knowledge) + 1
         self._seen = seen
@@ -149,7 +149,7 @@ class _Words:
     def of_sentences(self, place: int) -> list[frozenset[str]]:
         """The words of each sentence of one passage; kept from its first use on."""
         if place not in self._of_sentences:
-            passage = self._knowledge.passages[place]
+            passage = self._passages[place]
             self._of_sentences[place] = [self.content(passage.text[s.start : s.stop]) for s in passage.sentences]
         return self._of_sentences[place]
 
@@ -242,7 +242,8 @@ class ExtractiveEngine:
             nearest = knowledge.passages[places[0]].title
             words = f"The documents of the {expert} expert hold no answer to this; the nearest is “{nearest}”."
             return EngineAnswer(words, False, confidence, [_cite(knowledge, places[0], cosines[0])])
-        chosen = [s for s in sentences[:_MOST_SENTENCES] if s.score >= _NEARLY * sentences[0].score]
+        best = sentences[0].score
+        chosen = [s for s in sentences[:_MOST_SENTENCES] if s.score >= best - (1 - _NEARLY) * abs(best)]
         # In reading order: the passage of the best sentence first, sentences as they stand in it.
         order = list(dict.fromkeys(s.passage for s in chosen))
         parts = []

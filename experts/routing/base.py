@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from experts.encoders.base import Vectors
+from experts.errors import ModelUnusable
 from experts.kinds import ROUTER_TRAINERS, ROUTERS, find
 
 Floats = NDArray[np.float32]
@@ -105,7 +107,11 @@ ABOUT = "router.json"
 
 def load_router(kind: str, folder: Path) -> Router:
     """Read a router's files. Raises UnknownKind and ModelUnusable."""
-    router: Router = find("router kind", ROUTERS, kind)(folder)
+    load = find("router kind", ROUTERS, kind)
+    try:
+        router: Router = load(folder)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ModelUnusable(f"router {folder.name} cannot be read: {error}") from error
     return router
 
 

@@ -78,6 +78,10 @@ def _labelled(data: TrainingSet) -> tuple[Vectors, NDArray[np.int64]]:
             )
         if not np.isfinite(expert.vectors).all():
             raise CannotTrain(f"an exemplar of expert {expert.name!r} has a vector that is not all numbers")
+        if expert.passages is not None and not np.isfinite(expert.passages).all():
+            raise CannotTrain(f"a passage of expert {expert.name!r} has a vector that is not all numbers")
+    if data.outside_vectors is not None and not np.isfinite(data.outside_vectors).all():
+        raise CannotTrain("an outside query has a vector that is not all numbers")
     if not data.experts:
         raise CannotTrain("there is no expert to route to")
     vectors = np.concatenate([expert.vectors for expert in data.experts if expert.vectors is not None])
