@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
@@ -10,13 +11,14 @@ from celery.signals import worker_init
 from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
-from experts.encoders.base import Vectors
+from experts.encoders.base import Encoder, Vectors
+from experts.errors import ExpertsError
 from experts.kinds import ENGINES_WITH_VECTORS, HASHING
 from experts.routing.base import Router, load_router
 from experts.routing.decide import Decision, Load, Policy, decide
 from storage import catalogue, rates, shards, versions
 from storage.catalogue import ExpertView
-from storage.errors import StorageError
+from storage.errors import ArtefactDamaged
 from storage.shards import ClaimedShard, DecisionRow, NewChunk, OpenQuery
 from storage.versions import RouterView
 from tasks import models
@@ -25,6 +27,7 @@ from tasks.work import Work
 from worker import names
 from worker.faults import fault_point
 from worker.heartbeat import Heartbeat
+from worker.logs import describe
 from worker.settings import Settings, load
 
 log = structlog.get_logger(__name__)
@@ -32,13 +35,12 @@ log = structlog.get_logger(__name__)
 _routers: models.Resident[Router] = models.Resident(2)
 
 
-class NoRouter(StorageError):
-    """Nothing was trained yet."""
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """What scores a query: a router, and the encoder where vectors are needed."""
 
-    code = "no_router"
-
-    def __init__(self) -> None:
-        super().__init__("no router is live; load a catalogue of experts first (`moe experts load`)")
+    router: Router
+    encoder: Encoder | None
 
 
 @worker_init.connect
@@ -53,6 +55,10 @@ def route_shard(self: Task, shard_id: int) -> None:
     """Safe to run twice: only who holds the shard's lease settles, and settling moves it on."""
     work = Work(self)
     pipeline = work.runtime.settings.pipeline
+    version = work.transact(versions.live_router)
+    if version is None:  # nothing was trained yet; the sweeper asks again, and no try was spent
+        log.warning("router.missing", shard=shard_id)
+        return
     shard = work.transact(
         lambda c: shards.claim_for_routing(
             c, shard_id, owner=work.owner, ttl_s=pipeline.lease_seconds, max_attempts=pipeline.max_attempts
@@ -62,26 +68,22 @@ def route_shard(self: Task, shard_id: int) -> None:
         return
     with bound_contextvars(run=shard.run, shard=shard_id), work.holding(shard.lease) as heartbeat:
         fault_point("shard.claimed")
-        _route(work, shard, heartbeat)
+        _route(work, shard, version, heartbeat)
 
 
-def _route(work: Work, shard: ClaimedShard, heartbeat: Heartbeat) -> None:
+def _route(work: Work, shard: ClaimedShard, version: RouterView, heartbeat: Heartbeat) -> None:
     started = time.perf_counter()
-    settings = work.runtime.settings
-    queries, known, version, load_of = work.transact(lambda c: _read(c, shard))
-    router = _routers.get(version.id, lambda: _load(work, version))
-    vectors_needed = router.needs_vectors or any(expert.engine in ENGINES_WITH_VECTORS for expert in known.values())
-
-    def route(part: Sequence[OpenQuery]) -> list[tuple[Decision, bytes | None]]:
-        heartbeat.check()
-        vectors = _vectors(settings, part) if vectors_needed else None
-        texts = [query.text for query in part]
-        scores = router.score(texts, vectors)
-        decisions = decide(router.experts, texts, scores, load_of, policy(settings, shard.top_k), router.calibration)
-        return list(zip(decisions, _as_bytes(vectors, len(part)), strict=True))
-
-    decided = [_row(query, result, known) for query, result in zip(queries, isolate(queries, route), strict=True)]
-    chunks = [] if shard.route_only else cut_chunks(decided, known, settings.pipeline.chunk_size)
+    queries, known, load_of = work.transact(lambda c: _read(c, shard))
+    try:
+        scorer = _scorer(work, version, known)
+    except (ArtefactDamaged, ExpertsError, OSError) as error:
+        if not work.is_last_try(shard.lease):
+            raise
+        log.error("router.unavailable", **describe(error))
+        decided = [_row(query, Failed(str(error)), known) for query in queries]
+    else:
+        decided = _decide(work, shard, queries, known, load_of, scorer, heartbeat)
+    chunks = [] if shard.route_only else cut_chunks(decided, known, work.runtime.settings.pipeline.chunk_size)
     route_ms = 1000 * (time.perf_counter() - started)
     fault_point("shard.routed")
     chord = work.transact(
@@ -95,23 +97,45 @@ def _route(work: Work, shard: ClaimedShard, heartbeat: Heartbeat) -> None:
 
 def _read(
     connection: Connection, shard: ClaimedShard
-) -> tuple[list[OpenQuery], dict[str, ExpertView], RouterView, dict[str, Load]]:
-    version = versions.live_router(connection)
-    if version is None:
-        raise NoRouter
+) -> tuple[list[OpenQuery], dict[str, ExpertView], dict[str, Load]]:
     known = {expert.name: expert for expert in catalogue.experts(connection)}
     busy = rates.in_flight(connection)
     load_of = {name: Load(busy.get(name, 0), max_load(expert.card)) for name, expert in known.items()}
-    return shards.open_queries(connection, shard), known, version, load_of
+    return shards.open_queries(connection, shard), known, load_of
+
+
+def _scorer(work: Work, version: RouterView, known: Mapping[str, ExpertView]) -> Scorer:
+    """The router with the encoder it needs, both loaded. Raises what keeps one of them from being loaded."""
+    router = _routers.get(version.id, lambda: _load(work, version))
+    vectors_needed = router.needs_vectors or any(expert.engine in ENGINES_WITH_VECTORS for expert in known.values())
+    return Scorer(router, models.encoder(work.runtime.settings) if vectors_needed else None)
+
+
+def _decide(
+    work: Work,
+    shard: ClaimedShard,
+    queries: Sequence[OpenQuery],
+    known: Mapping[str, ExpertView],
+    load_of: Mapping[str, Load],
+    scorer: Scorer,
+    heartbeat: Heartbeat,
+) -> list[DecisionRow]:
+    how = policy(work.runtime.settings, shard.top_k)
+
+    def route(part: Sequence[OpenQuery]) -> list[tuple[Decision, bytes | None]]:
+        heartbeat.check()
+        texts = [query.text for query in part]
+        vectors = None if scorer.encoder is None else scorer.encoder.encode(texts)
+        scores = scorer.router.score(texts, vectors)
+        decisions = decide(scorer.router.experts, texts, scores, load_of, how, scorer.router.calibration)
+        return list(zip(decisions, _as_bytes(vectors, len(part)), strict=True))
+
+    return [_row(query, result, known) for query, result in zip(queries, isolate(queries, route), strict=True)]
 
 
 def _load(work: Work, version: RouterView) -> Router:
     log.info("router.loading", version=version.id, kind=version.kind)
     return load_router(version.kind, work.runtime.store.fetch_tree(version.artefact, version.artefact_sha256))
-
-
-def _vectors(settings: Settings, queries: Sequence[OpenQuery]) -> Vectors:
-    return models.encoder(settings).encode([query.text for query in queries])
 
 
 def _as_bytes(vectors: Vectors | None, n: int) -> list[bytes | None]:
@@ -145,10 +169,8 @@ def _row(
     query: OpenQuery, result: tuple[Decision, bytes | None] | Failed, known: Mapping[str, ExpertView]
 ) -> DecisionRow:
     if isinstance(result, Failed):
-        explanation = {
-            "error": {"code": "routing_failed", "message": f"The query could not be routed: {result.reason}"}
-        }
-        return DecisionRow(query.idx, [], 0.0, 0.0, False, "Routing failed.", explanation, None)
+        reason = f"The query could not be routed: {result.reason}"
+        return DecisionRow(query.idx, [], 0.0, 0.0, False, reason, {}, None)
     decision, vector = result
     chosen, reason = decision.experts, decision.reason
     if query.pinned is not None:

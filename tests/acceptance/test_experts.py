@@ -191,3 +191,19 @@ def test_a_knowledge_base_that_was_tampered_with_fails_its_lines_and_no_worker(r
     assert (run.n_ok, run.n_error) == (3, 3)
     assert {line["moe"]["experts"][0]["name"] for line in outputs(client, run).values()} == {"bridges"}
     wait_for(lambda: real.moe_json("status")["workers"], "the workers to reply")
+
+
+def test_a_router_that_was_tampered_with_fails_lines_with_its_name(make_stack: StackMaker) -> None:
+    stack = make_stack()
+    (about,) = (stack.home / "artefacts" / "routers").rglob("router.json")
+    about.write_text(about.read_text().replace("alpha", "alpho"))
+    stack.start("control", "router", "expert", "beat")
+    client = stack.client()
+
+    run = finish(client, submit(client, write_batch(stack.home / "b.jsonl", ["about alpha", "about beta"]), top_k=1))
+
+    assert (run.n_ok, run.n_error) == (0, 2)
+    causes = stack.moe_json("batch", "failures", run.public_id)
+    assert [(cause["code"], cause["lines"]) for cause in causes] == [("routing_failed", 2)]
+    assert "sha256" in causes[0]["message"]
+    assert count(client.engine, "SELECT count(*) FROM shard") == 1  # nothing was halved
