@@ -18,7 +18,7 @@ from storage import migrate
 from storage.artefacts import ArtefactStore
 from storage.database import connect, transact
 from worker.addresses import NoStack, addresses, artefacts_url
-from worker.settings import Settings, config_file, unknown_variables
+from worker.settings import Settings, config_file, masked_address, unknown_variables
 
 _MIN_FREE = 1 << 30
 _MIN_MEMORY = 2 << 30
@@ -75,15 +75,23 @@ def _machine(settings: Settings) -> Iterator[Check]:
         "memory", state, f"{memory.available >> 20:,} MiB free of {memory.total >> 20:,}, {os.cpu_count()} cores"
     )
     place = artefacts_url(settings)
-    free = ArtefactStore(place, settings.home / "cache").free_bytes()
-    if free is None:
-        yield Check("files", "ok", place)
+    shown = masked_address(place)
+    try:
+        free = ArtefactStore(place, settings.home / "cache").free_bytes()
+    except Exception as error:  # noqa: BLE001  (every kind of store fails in its own way, and that is the finding)
+        yield Check("files", "fail", f"{shown}: {error}")
     else:
-        writable = os.access(place, os.W_OK)
-        state = "fail" if not writable else "ok" if free > _MIN_FREE else "warn"
-        yield Check("files", state, f"{place}: {free >> 20:,} MiB free{'' if writable else ', not writable'}")
+        yield _files(place, shown, free)
     gpu = shutil.which("nvidia-smi")
     yield Check("gpu", "ok", "nvidia-smi is here" if gpu else "none; models run on the processor")
+
+
+def _files(place: str, shown: str, free: int | None) -> Check:
+    if free is None:
+        return Check("files", "ok", shown)
+    writable = os.access(place, os.W_OK)
+    state = "fail" if not writable else "ok" if free > _MIN_FREE else "warn"
+    return Check("files", state, f"{shown}: {free >> 20:,} MiB free{'' if writable else ', not writable'}")
 
 
 def _models(settings: Settings) -> Iterator[Check]:

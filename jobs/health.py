@@ -71,7 +71,7 @@ def _lengths(runtime: Runtime, queues: list[str], found: dict[str, Any]) -> dict
             for queue in queues:
                 pipe.llen(PREFIX + queue)
             return dict(zip(queues, map(int, pipe.execute()), strict=True))
-    except redis.RedisError as error:
+    except (redis.RedisError, ValueError) as error:
         found["redis"] = f"down ({error})"
         return {}
 

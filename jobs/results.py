@@ -1,9 +1,10 @@
 """A run's files: fetching them, and proving that they account for every line."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,8 @@ def fetch(runtime: Runtime, run: RunView, *, output: str | None, errors: str | N
     """Copy the run's files to the given places (``-``: standard output). Raises BadInput before it has ended."""
     if run.output is None or run.errors is None:
         raise BadInput(f"run {run.public_id} is {run.state}; its files are there when it has ended")
+    if output is not None and errors is not None and STDOUT not in (output, errors) and _same(output, errors):
+        raise BadInput(f"{output} cannot take the output and the errors; name two files")
     for target, stored in ((output, run.output), (errors, run.errors)):
         if target is None:
             continue
@@ -39,17 +42,31 @@ def _target(path: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     final = Path(path)
-    if final.is_dir():
-        raise BadInput(f"{path} is a folder; name a file")
-    part = final.with_name(final.name + ".part")
     try:
-        with part.open("wb") as sink:
-            yield sink
-        part.replace(final)
-    except OSError as error:
-        raise Failed(f"{path} could not be written: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
+        if final.is_dir():
+            raise BadInput(f"{path} is a folder; name a file")
+        special = final.exists() and not final.is_file()
+        part = final if special else final.with_name(f".moe-{os.getpid()}.part")
+        try:
+            with part.open("wb") as sink:
+                yield sink
+            if not special:  # a pipe or a device is written to, never replaced
+                part.replace(final)
+        finally:
+            if not special:
+                with suppress(OSError):
+                    part.unlink()
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        raise Failed(f"{path} could not be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return Path(one).resolve() == Path(other).resolve()
+    except (OSError, ValueError, RuntimeError):
+        return one == other
 
 
 def verify(runtime: Runtime, run: RunView) -> dict[str, Any]:

@@ -53,9 +53,12 @@ def _read_edits(runtime: Runtime, path: Path, rules: LineRules) -> list[Accepted
                 raise BadInput(
                     f'{path} line {raw.number}: an edit is an object with "line" and the corrected line'
                 ) from None
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number < 1 << 31:
                 raise BadInput(f"{path} line {raw.number}: line must be the number of an input line, not {number!r}")
-            line = read_request(number, orjson.dumps(value), rules)
+            try:
+                line = read_request(number, orjson.dumps(value), rules)
+            except TypeError as error:  # nested deeper than can be written
+                raise BadInput(f"{path} line {raw.number}: {error}") from None
             if isinstance(line, RejectedLine):
                 raise BadInput(f"{path} line {raw.number}: {line.message}")
             if number in edits:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
 
 from sqlalchemy import Connection
 
@@ -15,7 +14,7 @@ from experts.kinds import COMBINERS, check
 from jobs.errors import BadInput
 from jobs.reading.batches import Line, open_batch
 from jobs.reading.requests import LineRules
-from jobs.reading.sources import STDIN, format_of
+from jobs.reading.sources import STDIN, as_text, format_of, open_file
 from storage import catalogue, versions
 from storage.database import transact
 from storage.submitting import RunOptions, SubmittedRun, submit
@@ -60,7 +59,10 @@ def parse_deadline(text: str, *, now: datetime | None = None) -> datetime:
     now = now or datetime.now(UTC)
     duration = _DURATION.fullmatch(text.strip())
     if duration:
-        return now + timedelta(seconds=float(duration[1]) * _UNIT_S[duration[2]])
+        try:
+            return now + timedelta(seconds=float(duration[1]) * _UNIT_S[duration[2]])
+        except OverflowError:
+            raise BadInput(f"deadline {text!r} lies beyond the calendar") from None
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
@@ -116,8 +118,9 @@ def run_options(runtime: Runtime, path: str | None, options: BatchOptions) -> Ru
     name = options.name
     if name is not None and (not name.strip() or len(name) > _MAX_NAME or not name.isprintable()):
         raise BadInput(f"name must be 1 to {_MAX_NAME} printable characters")
-    if options.idempotency_key is not None and not 0 < len(options.idempotency_key) <= _MAX_NAME:
-        raise BadInput(f"idempotency key must be 1 to {_MAX_NAME} characters")
+    key = options.idempotency_key
+    if key is not None and not (0 < len(key) <= _MAX_NAME and key.isprintable()):
+        raise BadInput(f"idempotency key must be 1 to {_MAX_NAME} printable characters")
     return RunOptions(
         kind=options.kind,
         name=name,
@@ -125,21 +128,19 @@ def run_options(runtime: Runtime, path: str | None, options: BatchOptions) -> Ru
         strategy=strategy,
         priority=options.priority.weight,
         deadline=options.deadline,
-        source=path,
-        idempotency_key=options.idempotency_key,
-        request_hash=_request_hash(path, top_k, strategy, options) if options.idempotency_key else None,
+        source=None if path is None else as_text(path),
+        idempotency_key=key,
+        request_hash=_request_hash(path, top_k, strategy, options) if key else None,
     )
 
 
 def _request_hash(path: str | None, top_k: int, strategy: str, options: BatchOptions) -> str:
-    """Of the file's bytes and of everything that changes what is done with them."""
+    """Of the file's bytes and of what was said about them. Not of the deadline: `2h` is another moment each time."""
     if path is None or path == STDIN:
         raise BadInput("an idempotency key needs a file; what comes through a pipe cannot be compared")
-    digest = hashlib.sha256(json.dumps([top_k, strategy, options.form, options.name]).encode())
-    try:
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
+    about = [top_k, strategy, options.form, options.name, options.priority]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    with open_file(path, again=True) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from jobs.cli.errors import FAILED
 from jobs.cli.session import runtime
 from jobs.follow import details, state_of, summary, wait_until_ended
 from jobs.preview import dry_run
+from jobs.reading.sources import as_text
 from jobs.retry import retry_failed
 from jobs.submit import BatchOptions, Priority, parse_deadline, submit_batch
 from storage import runs
@@ -37,7 +38,7 @@ RunKey = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, the beg
 
 def _find(key: str) -> tuple[Runtime, RunView]:
     client = runtime()
-    return client, transact(client.engine, lambda c: runs.find(c, key.replace("\x00", "")))
+    return client, transact(client.engine, lambda c: runs.find(c, as_text(key.replace("\x00", ""))))
 
 
 @app.command()
@@ -280,10 +281,7 @@ def _show_causes(causes: list[dict[str, Any]]) -> None:
     if causes:
         table(
             ("failed", "code", "message", "lines"),
-            [
-                (c["lines"], c["code"], printable(c["message"])[:100], ", ".join(map(str, c["sample_lines"])))
-                for c in causes
-            ],
+            [(c["lines"], c["code"], c["message"][:100], ", ".join(map(str, c["sample_lines"]))) for c in causes],
         )
 
 

@@ -36,10 +36,11 @@ def note(text: str) -> None:
 
 def complain(message: str, *, code: str | None = None, as_json: bool = False) -> None:
     """An error, on standard error."""
+    message = message.encode("utf-8", "backslashreplace").decode()  # it may name a file whose name is no text
     if as_json:
         sys.stderr.write(orjson.dumps({"error": {"code": code, "message": message}}).decode() + "\n")
     else:
-        _console(stderr=True).print(f"[bold red]error[/]: {escape(message)}")
+        _console(stderr=True).print(f"[bold red]error[/]: {printable(message)}")
 
 
 def emit_json(data: Any) -> None:
@@ -48,14 +49,14 @@ def emit_json(data: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """A table. Numbers stand to the right; what is None stands empty."""
+    """A table. Numbers stand to the right; what is None stands empty. Cells may hold anything and are shown safely."""
     shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     body = [list(row) for row in rows]
     for place, column in enumerate(columns):
         numeric = bool(body) and all(isinstance(row[place], int | float) for row in body)
         shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in body:
-        shown.add_row(*("" if cell is None else escape(_cell(cell)) for cell in row))
+        shown.add_row(*("" if cell is None else printable(_cell(cell)) for cell in row))
     _console().print(shown)
 
 

@@ -21,6 +21,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (NotFound, BAD_INPUT),
     (NotAllowed, BAD_INPUT),
     (ExpertsError, BAD_INPUT),
+    (UnicodeEncodeError, BAD_INPUT),
     (NoStack, FAILED),
     (StackRuns, FAILED),
     (ServerFailed, FAILED),
@@ -43,7 +44,11 @@ def report(error: BaseException, *, as_json: bool) -> int:
     if code is None:
         raise error
     if isinstance(error, DBAPIError):
-        complain(f"the database refused: {error.orig}", code="database_error", as_json=as_json)
+        # Its first words only: the details quote the row, which holds queries and answers.
+        said = getattr(getattr(error.orig, "diag", None), "message_primary", None) or type(error.orig).__name__
+        complain(f"the database refused: {said}", code="database_error", as_json=as_json)
+    elif isinstance(error, UnicodeEncodeError):
+        complain("an argument holds bytes that are not UTF-8", code="bad_input", as_json=as_json)
     else:
         complain(str(error), code=getattr(error, "code", "failed"), as_json=as_json)
     return code

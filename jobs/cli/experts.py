@@ -52,7 +52,7 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
     table(
         ("capability", "from confidence", "takes at once", "expected ms", "what"),
         [
-            (c["name"], c["confidence_threshold"], c["max_load"], c["expected_latency_ms"], printable(c["description"]))
+            (c["name"], c["confidence_threshold"], c["max_load"], c["expected_latency_ms"], c["description"])
             for c in card["capabilities"]
         ],
     )
@@ -126,7 +126,7 @@ def list_docs(name: Name, as_json: JsonFlag = False) -> None:
     if as_json:
         emit_json(rows)
     else:
-        table(("name", "title", "characters"), [(r["name"], printable(str(r["title"])), r["characters"]) for r in rows])
+        table(("name", "title", "characters"), [(r["name"], r["title"], r["characters"]) for r in rows])
 
 
 @docs_app.command("remove")

@@ -51,7 +51,7 @@ def show_decision(found: dict[str, Any]) -> None:
     if found["nearest"]:
         table(
             ("nearest examples", "expert", "cosine"),
-            [(printable(n["text"]), n["expert"] or "none", n["cosine"]) for n in found["nearest"]],
+            [(n["text"], n["expert"] or "none", n["cosine"]) for n in found["nearest"]],
         )
     analysis = found["analysis"]
     flags = [name for name, key in (("context", "has_context"), ("code", "has_code")) if analysis[key]]

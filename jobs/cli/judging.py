@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.console import JsonFlag, emit_json, printable, say, table
+from jobs.cli.console import JsonFlag, emit_json, say, table
 from jobs.cli.session import runtime
 from jobs.errors import BadInput
 from storage import catalogue, runs
@@ -67,5 +67,5 @@ def list_gaps(
         return
     table(
         ("coverage", "question", "nearest", "run", "custom_id"),
-        [(round(g.coverage, 2), printable(g.text[:_TEXT_SHOWN]), g.nearest, g.run, g.custom_id) for g in found],
+        [(round(g.coverage, 2), g.text[:_TEXT_SHOWN], g.nearest, g.run, g.custom_id) for g in found],
     )

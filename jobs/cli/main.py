@@ -86,7 +86,7 @@ def show_config(as_json: JsonFlag = False) -> None:
     if as_json:
         emit_json({row.key: row.value for row in rows})
     else:
-        table(("setting", "value", "meaning"), [(row.key, printable(str(row.value)), row.description) for row in rows])
+        table(("setting", "value", "meaning"), [(row.key, row.value, row.description) for row in rows])
 
 
 @app.command()

@@ -1,9 +1,12 @@
 """``moe up``, ``down``, ``status`` and the single roles that containers run."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Engine
 
 from jobs import catalogue
 from jobs.cli.console import JsonFlag, emit_json, note, say, table, working
@@ -16,6 +19,7 @@ from storage.database import connect, transact
 from worker import logs
 from worker.addresses import addresses
 from worker.embedded import stack
+from worker.names import is_interactive
 from worker.process import run_beat, run_flower, run_worker
 from worker.roles import ROLES
 from worker.runtime import make_runtime
@@ -105,7 +109,7 @@ def status(as_json: JsonFlag = False) -> None:
     table(
         ("worker", "queues"),
         [
-            (worker, ", ".join(q for q in queues if not q.endswith(".interactive")))
+            (worker, ", ".join(q for q in queues if not is_interactive(q)))
             for worker, queues in found["workers"].items()
         ],
     )
@@ -152,19 +156,29 @@ def flower() -> None:
 @database_app.command()
 def upgrade(as_json: JsonFlag = False) -> None:
     """Bring the database to the schema of this program."""
-    engine = connect(addresses(settings()).database_url)
-    migrate.upgrade(engine)
-    _show_revision(engine.connect(), as_json)
+    with _database() as engine:
+        migrate.upgrade(engine)
+        _show_revision(engine, as_json)
 
 
 @database_app.command()
 def current(as_json: JsonFlag = False) -> None:
     """Show the schema's revision and the one this program needs."""
-    _show_revision(connect(addresses(settings()).database_url).connect(), as_json)
+    with _database() as engine:
+        _show_revision(engine, as_json)
 
 
-def _show_revision(connection: Any, as_json: bool) -> None:
-    with connection:
+@contextmanager
+def _database() -> Iterator[Engine]:
+    engine = connect(addresses(settings()).database_url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _show_revision(engine: Engine, as_json: bool) -> None:
+    with engine.connect() as connection:
         found = {"current": migrate.current(connection), "head": migrate.head()}
     if as_json:
         emit_json(found)

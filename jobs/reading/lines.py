@@ -35,7 +35,7 @@ def split_lines(stream: BinaryIO, max_bytes: int) -> Iterator[RawLine]:
             yield from _line(number, pending + part if pending else part, dropped, max_bytes)
             pending, dropped = b"", 0
         pending += rest
-        if len(pending) > max_bytes:
+        if len(pending.rstrip(b"\r")) > max_bytes:
             dropped += len(pending)
             pending = b""
         if dropped > _ENDLESS:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from storage.submitting import AcceptedLine, RejectedLine
 
 URLS = ("/v1/chat/completions",)
+MAX_DEPTH = 128  # levels of arrays and objects
+_SHOWN = 60  # characters of a name of the sender's that an error repeats
 AUTO = "moe/auto"
 _PREFIX = "moe/"
 
@@ -98,20 +100,17 @@ def accept(number: int, value: Mapping[str, Any], rules: LineRules) -> AcceptedL
         return _from_short(number, _Short.model_validate(value), rules)
     except ValidationError as error:
         first = error.errors()[0]
-        param = ".".join(map(str, first["loc"]))
+        param = _shortened(".".join(map(str, first["loc"])))
         raise _Refused("invalid_request", f"{param}: {first['msg']}", param) from None
 
 
 def reject_or_accept(number: int, value: Mapping[str, Any], rules: LineRules) -> AcceptedLine | RejectedLine:
     """The same for a row that was never JSON (CSV, Parquet)."""
     try:
-        if any(isinstance(text, str) and "\x00" in text for text in value.values()):
-            raise _Refused("invalid_character", "holds the character U+0000, which cannot be stored")
+        _check_contents(value)
         return accept(number, value, rules)
     except _Refused as refused:
-        given = value.get("id")
-        custom_id = given if isinstance(given, str) and _id_fits(given, rules) else None
-        return RejectedLine(number, refused.code, str(refused), custom_id, refused.param)
+        return RejectedLine(number, refused.code, str(refused), _readable_id(value, rules), refused.param)
 
 
 def _parse(data: bytes) -> dict[str, Any]:
@@ -125,10 +124,10 @@ def _parse(data: bytes) -> dict[str, Any]:
         raise _Refused("invalid_json", f"is not JSON: {error.msg} at character {error.pos + 1}") from None
     if not isinstance(value, dict):
         raise _Refused("invalid_json", f"is a JSON {_json_kind(value)}, not an object")
-    if data.count(b'"custom_id"') > 1 or data.count(b'"id"') > 1 or data.count(b'"text"') > 1:
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH or b"\\u" in data:
+        _check_contents(value)
+    if b"\\u" in data or any(data.count(key) > 1 for key in (b'"custom_id"', b'"id"', b'"text"')):
         _refuse_repeated_keys(data)
-    if b"\\u0000" in data and _holds_nul(value):
-        raise _Refused("invalid_character", "holds the character U+0000, which cannot be stored")
     return value
 
 
@@ -150,18 +149,23 @@ def _refuse_repeated_keys(data: bytes) -> None:
         return
 
 
-def _holds_nul(value: object) -> bool:
-    pending = [value]
+def _check_contents(value: object) -> None:
+    """Raise _Refused for what parses and cannot be stored: U+0000 anywhere, nesting beyond measure."""
+    pending: list[tuple[object, int]] = [(value, 1)]
     while pending:
-        item = pending.pop()
+        item, depth = pending.pop()
         if isinstance(item, str):
             if "\x00" in item:
-                return True
-        elif isinstance(item, dict):
-            pending += [*item.keys(), *item.values()]
-        elif isinstance(item, list):
-            pending += item
-    return False
+                raise _Refused("invalid_character", "holds the character U+0000, which cannot be stored")
+        elif isinstance(item, dict | list):
+            if depth > MAX_DEPTH:
+                raise _Refused("invalid_json", f"is nested deeper than {MAX_DEPTH} levels")
+            inside = [*item.keys(), *item.values()] if isinstance(item, dict) else item
+            pending += [(part, depth + 1) for part in inside]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def _readable_id(value: Mapping[str, Any], rules: LineRules) -> str | None:
@@ -171,7 +175,7 @@ def _readable_id(value: Mapping[str, Any], rules: LineRules) -> str | None:
 
 
 def _id_fits(custom_id: str, rules: LineRules) -> bool:
-    return bool(custom_id.strip()) and len(custom_id) <= rules.max_custom_id_chars
+    return bool(custom_id.strip()) and len(custom_id) <= rules.max_custom_id_chars and "\x00" not in custom_id
 
 
 def _checked_id(custom_id: str, param: str, rules: LineRules) -> str:
@@ -191,9 +195,10 @@ def _pinned(model: str, param: str, rules: LineRules) -> str | None:
         return None
     expert = model.removeprefix(_PREFIX)
     if not model.startswith(_PREFIX) or expert not in rules.experts:
-        shown = model if len(model) <= 60 else model[:60] + "…"
         raise _Refused(
-            "unknown_model", f"{param}: {shown!r} is neither {AUTO} nor moe/ with one of {rules.expert_names}", param
+            "unknown_model",
+            f"{param}: {_shortened(model)!r} is neither {AUTO} nor moe/ with one of {rules.expert_names}",
+            param,
         )
     return expert
 
@@ -208,7 +213,7 @@ def _from_short(number: int, line: _Short, rules: LineRules) -> AcceptedLine:
 def _from_request(number: int, line: _Request, rules: LineRules) -> AcceptedLine:
     custom_id = _checked_id(line.custom_id, "custom_id", rules)
     if line.url not in URLS:
-        raise _Refused("invalid_request", f"url: is {line.url[:60]!r}; supported is {', '.join(URLS)}", "url")
+        raise _Refused("invalid_request", f"url: is {_shortened(line.url)!r}; supported is {', '.join(URLS)}", "url")
     body = line.body
     for name in ("temperature", "top_p"):
         number_given = getattr(body, name)
