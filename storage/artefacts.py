@@ -70,8 +70,9 @@ class ArtefactStore:
                 data = self._read(f"{path}/{name}")
                 if hashlib.sha256(data).hexdigest() != expected["sha256"]:
                     raise ArtefactDamaged(
-                        f"artefact {path}: {name} is damaged ({len(data)} of {expected['size']} bytes)"
+                        f"artefact {path}: {name} is damaged: it is not what was stored (sha256 {expected['sha256']})"
                     )
+                (building / name).parent.mkdir(parents=True, exist_ok=True)
                 (building / name).write_bytes(data)
             try:
                 building.rename(local)

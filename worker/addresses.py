@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from worker.settings import Settings
 
@@ -35,12 +36,20 @@ def addresses(settings: Settings) -> Addresses:
     database = settings.database_url.get_secret_value() if settings.database_url else None
     redis = settings.redis_url.get_secret_value() if settings.redis_url else None
     if database is None or redis is None:
-        try:
-            noted = json.loads(stack_file(settings).read_text())
-        except (OSError, ValueError):
-            raise NoStack(settings.home) from None
-        database, redis = database or noted["database_url"], redis or noted["redis_url"]
+        noted = read_note(settings)
+        database, redis = database or noted.get("database_url"), redis or noted.get("redis_url")
+    if not isinstance(database, str) or not isinstance(redis, str):
+        raise NoStack(settings.home)
     return Addresses(database, redis)
+
+
+def read_note(settings: Settings) -> dict[str, Any]:
+    """What the embedded stack noted; empty where it noted nothing, or nothing that can be read."""
+    try:
+        noted = json.loads(stack_file(settings).read_text())
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def artefacts_url(settings: Settings) -> str:

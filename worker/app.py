@@ -12,12 +12,14 @@ from worker.settings import Settings
 _TIME_LIMIT_S = 7_200
 _VISIBILITY_S = 3 * _TIME_LIMIT_S
 PREFIX = "moe:"
+# Who publishes does not wait long for Redis: the row is committed, and the sweeper sends its message later.
+_RETRY = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
 
 
 def create_app(settings: Settings, redis_url: str, role: Role | None = None) -> Celery:
     """The application for one process; ``role`` decides which task modules it loads, None loads none (senders)."""
     include = list(role.include) if role else []
-    app = Celery("moe", broker=redis_url, backend=redis_url, include=include)
+    app = Celery("moe", broker=redis_url, backend=f"worker.results:Backend+{redis_url}", include=include)
     app.conf.update(
         broker_transport="worker.transport:Transport",
         # Messages are JSON and nothing else; pickled or unknown ones are refused.
@@ -50,8 +52,7 @@ def create_app(settings: Settings, redis_url: str, role: Role | None = None) -> 
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,
-        # Who publishes does not wait long for Redis: the row is committed and the sweeper sends its message later.
-        task_publish_retry_policy={"max_retries": 1, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5},
+        task_publish_retry_policy=_RETRY,
         broker_transport_options={
             "global_keyprefix": PREFIX,
             "visibility_timeout": _VISIBILITY_S,
@@ -64,7 +65,7 @@ def create_app(settings: Settings, redis_url: str, role: Role | None = None) -> 
             "queue_order_strategy": "worker.cycle:InteractiveFirst",
             "priority_steps": [0],  # priorities are queues of their own; fewer keys to wait on
         },
-        result_backend_transport_options={"global_keyprefix": PREFIX},
+        result_backend_transport_options={"global_keyprefix": PREFIX, "retry_policy": _RETRY},
         redis_socket_timeout=10,
         redis_socket_connect_timeout=5,
         redis_socket_keepalive=True,

@@ -25,18 +25,23 @@ POINTS = (
 )
 
 
+ACTIONS = ("kill", "exit", "raise", "sleep")
+
+
 class InjectedFault(Exception):
     """Raised where a test asked for it."""
 
 
 def armed() -> dict[str, tuple[str, float]]:
-    """Point -> (action, chance), from the environment. Raises ValueError for an unknown point."""
+    """Point -> (action, chance), from the environment. Raises ValueError for what is misspelt."""
     faults = {}
     for part in filter(None, os.environ.get("MOE_FAULTS", "").split(",")):
         point, _, action = part.partition("=")
         action, _, chance = action.partition(":")
         if point not in POINTS:
             raise ValueError(f"MOE_FAULTS names {point!r}; the points are {', '.join(POINTS)}")
+        if action not in ACTIONS:
+            raise ValueError(f"MOE_FAULTS wants {action!r} at {point}; the actions are {', '.join(ACTIONS)}")
         faults[point] = (action, float(chance or 1))
     return faults
 

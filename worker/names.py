@@ -21,7 +21,8 @@ def interactive(queue: str) -> str:
 
 
 def is_interactive(queue: str) -> bool:
-    return queue.endswith(_INTERACTIVE)
+    """Whether it is such a queue; the plain one of an expert called `interactive` is not."""
+    return queue.removeprefix(_EXPERT).endswith(_INTERACTIVE)
 
 
 def expert_queue(expert: str) -> str:

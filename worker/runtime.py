@@ -25,7 +25,7 @@ class Runtime:
     redis_url: str
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Give back the database's connections. Those to Redis are shared by the process and go with it."""
         self.engine.dispose()
         self.app.close()
 

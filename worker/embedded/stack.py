@@ -25,7 +25,7 @@ import structlog
 
 from storage import migrate
 from storage.database import connect
-from worker.addresses import stack_file
+from worker.addresses import read_note, stack_file
 from worker.embedded.servers import ServerFailed, Servers, _write_private, free_port
 from worker.settings import Settings
 
@@ -223,8 +223,8 @@ def start_detached(settings: Settings, *, wait_s: float = 60) -> dict[str, Any]:
 
 def running(settings: Settings) -> dict[str, Any] | None:
     """What the stack of this home noted, None where its supervisor does not run."""
-    noted = _read(settings)
-    return noted if noted is not None and _alive(noted.get("supervisor")) else None
+    noted = read_note(settings)
+    return noted if _alive(noted.get("supervisor")) else None
 
 
 def stop(settings: Settings, *, wait_s: float = 90) -> bool:
@@ -240,9 +240,8 @@ def stop(settings: Settings, *, wait_s: float = 90) -> bool:
 
 def stop_leftovers(settings: Settings) -> bool:
     """Kill the processes and stop the servers that a killed supervisor left behind; False where there were none."""
-    noted = _read(settings)
     found = False
-    for identity in ((noted or {}).get("processes") or {}).values():
+    for identity in (read_note(settings).get("processes") or {}).values():
         if _alive(identity):
             found = True
             _kill_group(identity["pid"])
@@ -267,14 +266,6 @@ def _only_one(home: Path) -> Iterator[None]:
         except BlockingIOError:
             raise StackRuns(home) from None
         yield
-
-
-def _read(settings: Settings) -> dict[str, Any] | None:
-    try:
-        noted: dict[str, Any] = json.loads(stack_file(settings).read_text())
-    except (OSError, ValueError):
-        return None
-    return noted
 
 
 def _identity(pid: int) -> dict[str, float]:
