@@ -41,8 +41,11 @@ class Passage:
 
 def make_document(name: str, title: str | None, text: str, *, where: str) -> Document:
     """A document; without a title its name serves as one. Raises BadDocument where there is no plain text."""
-    if "\x00" in f"{name}{title}{text}":
+    whole = f"{name}{title}{text}"
+    if "\x00" in whole:
         raise BadDocument(f"{where}: holds NUL characters; this is not text")
+    if not whole.isascii() and any("\ud800" <= character <= "\udfff" for character in whole):
+        raise BadDocument(f"{where}: its name, title or text holds bytes that are not UTF-8")
     body = text.strip()
     if not body:
         raise BadDocument(f"{where}: holds no text")
