@@ -11,12 +11,21 @@ _LEAST_QUERIES = 16
 _FIRST_RATE = 256.0
 
 
-def routing_rate(connection: Connection, *, shards: int = 20) -> float | None:
+def routing_rate(connection: Connection) -> float | None:
     """Queries per second of one router over its last shards; None before there were any."""
+    return _rate(connection, "route_ms")
+
+
+def combining_rate(connection: Connection) -> float | None:
+    """Queries per second of one control process when it combines; None before there was any."""
+    return _rate(connection, "combine_ms")
+
+
+def _rate(connection: Connection, column: str, *, shards: int = 20) -> float | None:
     row = connection.execute(
         text(
-            "SELECT sum(n_queries) AS n, sum(route_ms) AS ms FROM (SELECT n_queries, route_ms FROM shard"
-            " WHERE state = 'done' AND n_queries >= :least AND route_ms > 0 ORDER BY id DESC LIMIT :shards) last"
+            f"SELECT sum(n_queries) AS n, sum({column}) AS ms FROM (SELECT n_queries, {column} FROM shard"
+            f" WHERE state = 'done' AND n_queries >= :least AND {column} > 0 ORDER BY id DESC LIMIT :shards) last"
         ),
         {"least": _LEAST_QUERIES, "shards": shards},
     ).one()
@@ -27,18 +36,6 @@ def shard_size(connection: Connection, *, seconds: float, least: int, most: int)
     """As many queries as a router takes ``seconds`` for at the rate last measured, within the bounds."""
     rate = routing_rate(connection) or _FIRST_RATE
     return int(min(max(rate * seconds, least), most))
-
-
-def combining_rate(connection: Connection, *, shards: int = 20) -> float | None:
-    """Queries per second of one control process when it combines; None before there was any."""
-    row = connection.execute(
-        text(
-            "SELECT sum(n_queries) AS n, sum(combine_ms) AS ms FROM (SELECT n_queries, combine_ms FROM shard"
-            " WHERE state = 'done' AND n_queries >= :least AND combine_ms > 0 ORDER BY id DESC LIMIT :shards) last"
-        ),
-        {"least": _LEAST_QUERIES, "shards": shards},
-    ).one()
-    return None if not row.n else 1000 * float(row.n) / float(row.ms)
 
 
 @dataclass(frozen=True, slots=True)
