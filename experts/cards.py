@@ -62,11 +62,6 @@ class Card(Part):
     keywords: list[Annotated[str, StringConstraints(to_lower=True, strip_whitespace=True, min_length=2, max_length=60)]]
     limits: list[Text] = []
 
-    @property
-    def max_load(self) -> int:
-        """Queries the expert takes at once: what its capabilities sum to."""
-        return sum(capability.max_load for capability in self.capabilities) or 512
-
 
 class CatalogueExpert(Part):
     card: Card

@@ -153,9 +153,10 @@ def _redis(address: str) -> Check:
     try:
         with redis.Redis.from_url(address, socket_timeout=3) as client:
             info = client.info()
-            policy = str(client.config_get("maxmemory-policy").get("maxmemory-policy"))
-    except redis.ResponseError:  # a managed server that does not tell its configuration
-        policy = "unknown"
+            try:
+                policy = str(client.config_get("maxmemory-policy").get("maxmemory-policy"))
+            except redis.ResponseError:  # a managed server that does not tell its configuration
+                policy = "unknown"
     except redis.RedisError as error:
         return Check("redis", "fail", str(error))
     found = f"{info['redis_version']}, append-only {'on' if info.get('aof_enabled') else 'off'}, {policy}"

@@ -7,7 +7,7 @@ from typing import Any
 import redis
 from sqlalchemy import Connection, text
 
-from storage import catalogue, runs, versions
+from storage import catalogue, invariants, runs, versions
 from storage.database import transact
 from storage.errors import StorageError
 from worker import names
@@ -17,6 +17,10 @@ from worker.roles import ROLES, expert_queues
 from worker.runtime import Runtime
 
 _REPLY_S = 1.0
+
+
+# Twelve sweeps by default.
+_OVERDUE_S = 60.0
 
 
 def health(runtime: Runtime) -> dict[str, Any]:
@@ -55,6 +59,11 @@ def _from_database(connection: Connection, found: dict[str, Any]) -> dict[str, i
     found["router"] = None if router is None else f"{router.kind} {router.id}"
     found["experts"] = catalogue.names(connection, serving=True)
     found["open_runs"] = runs.open_runs(connection)
+    overdue = invariants.overdue_leases(connection, older_than_s=_OVERDUE_S)
+    if overdue:
+        found["warnings"].append(
+            f"{overdue} leases ran out and nobody took them back; do beat and a control worker run?"
+        )
     rows = connection.execute(
         text(
             "SELECT e.name, sum(cardinality(c.idxs)) FROM chunk c JOIN expert e ON e.id = c.expert_id"

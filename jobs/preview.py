@@ -25,7 +25,7 @@ class _Spread:
     route_ms: float
 
 
-def dry_run(runtime: Runtime, path: str, options: BatchOptions, *, timeout_s: float = 3600) -> dict[str, Any]:
+def dry_run(runtime: Runtime, path: str, options: BatchOptions, *, timeout_s: float = 86_400) -> dict[str, Any]:
     """Route every line through the real routers, count, and take everything away again. Raises BadInput, Failed.
 
     The lines are in the database while they are routed, and are deleted before this returns; should this process be

@@ -119,6 +119,8 @@ def run_options(runtime: Runtime, path: str | None, options: BatchOptions) -> Ru
     if name is not None and (not name.strip() or len(name) > _MAX_NAME or not name.isprintable()):
         raise BadInput(f"name must be 1 to {_MAX_NAME} printable characters")
     key = options.idempotency_key
+    if options.kind == "preview":
+        key = None  # a dry run stands for nothing that could be submitted twice
     if key is not None and not (0 < len(key) <= _MAX_NAME and key.isprintable()):
         raise BadInput(f"idempotency key must be 1 to {_MAX_NAME} printable characters")
     return RunOptions(

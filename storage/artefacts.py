@@ -73,8 +73,9 @@ class ArtefactStore:
                         f"artefact {path}: {name} is damaged: it is not what was stored (sha256 {expected['sha256']})"
                     )
                 (building / name).parent.mkdir(parents=True, exist_ok=True)
-                (building / name).write_bytes(data)
+                _write_synced(building / name, data)
             try:
+                _sync_folder(building)
                 building.rename(local)
             except OSError:  # another process was first, with the same bytes
                 if not local.is_dir():
@@ -144,6 +145,14 @@ class ArtefactStore:
             for leftover in self._fs.glob(f"{full}.*.part"):
                 self._fs.rm_file(leftover)
         return StoredFile(path, digest.hexdigest(), size)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    """A cache is trusted later without a look, so its bytes must be on the disk before its name is."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from storage.copying import as_json, copy_rows
-from storage.leases import Lease, settle
+from storage.leases import Lease, LeaseLost, settle
 from storage.states import ChunkState
 
 _CLAIM = """
@@ -163,13 +163,15 @@ def _write(connection: Connection, chunk: ClaimedChunk, answers: Sequence[Answer
             for a in answers
         ),
     )
-    left: int = connection.execute(
+    left: int | None = connection.execute(
         text(
             "UPDATE shard SET chunks_left = chunks_left - 1 WHERE id = :shard AND state = 'answering'"
             " RETURNING chunks_left"
         ),
         {"shard": chunk.shard_id},
-    ).scalar_one()
+    ).scalar_one_or_none()
+    if left is None:
+        raise LeaseLost(f"shard {chunk.shard_id} waits for no answers any more")
     return left
 
 

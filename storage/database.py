@@ -40,6 +40,11 @@ def connect(address: str, *, application: str = "moe", pool_size: int = 4) -> En
         connect_args={
             "application_name": application,
             "connect_timeout": 10,
+            # A connection whose other end is gone without a word is found out in a minute, not in a quarter of an hour.
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
             "options": "-c lock_timeout=30s -c idle_in_transaction_session_timeout=120s -c timezone=UTC",
         },
     )

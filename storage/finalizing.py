@@ -44,7 +44,9 @@ def close_open_lines(connection: Connection, run_id: int) -> bool:
     if run is None:
         return False
     code, message = EXPIRED if run.state == "expiring" else CANCELLED
-    for table, open_states in (("chunk", CHUNK_OPEN), ("shard", SHARD_OPEN)):
+    # Chunks twice: a router that was settling held its shard, and its new chunks are seen only by a statement that
+    # begins after this one has waited for the shard.
+    for table, open_states in (("chunk", CHUNK_OPEN), ("shard", SHARD_OPEN), ("chunk", CHUNK_OPEN)):
         connection.execute(
             text(
                 f"UPDATE {table} SET state = 'cancelled', lease_until = NULL, owner = NULL"
@@ -52,7 +54,7 @@ def close_open_lines(connection: Connection, run_id: int) -> bool:
             ),
             {"run": run_id},
         )
-    # The run's row last, as everywhere; of two that close at once the second finds the state changed.
+    # The run's row after its parts, as when they are settled; of two that close at once the second finds it moved.
     moved = connection.execute(
         text(
             "UPDATE run SET state = 'finalizing', attempts = 0, not_before = clock_timestamp(),"
@@ -94,7 +96,7 @@ def claim(connection: Connection, run_id: int, *, owner: str, ttl_s: float) -> F
     )
 
 
-def lines(connection: Connection, run_id: int, *, ok: bool, batch: int = 2000) -> Iterator[list[str]]:
+def lines(connection: Connection, run_id: int, *, ok: bool, batch: int = 500) -> Iterator[list[str]]:
     """The finished lines in the order of the input, in batches; memory does not grow with the run."""
     result = connection.execution_options(stream_results=True, max_row_buffer=batch).execute(
         text("SELECT line::text FROM outcome WHERE run_id = :run AND ok = :ok ORDER BY idx"), {"run": run_id, "ok": ok}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from storage.states import RUN_ENDED, SHARD_OPEN, in_list
+from storage.states import CHUNK_OPEN, RUN_ENDED, SHARD_OPEN, in_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,11 @@ INVARIANTS = {
         WHERE s.state = 'answering' AND s.depth = 0 AND (CAST(:run AS bigint) IS NULL OR s.run_id = :run)
         GROUP BY s.id HAVING s.chunks_left <> count(c.id) LIMIT 5""",
     "an ended run has nothing open": f"""
-        SELECT r.public_id, s.id, s.state FROM run r JOIN shard s ON s.run_id = r.id
-        WHERE r.state IN ({in_list(RUN_ENDED)}) AND (CAST(:run AS bigint) IS NULL OR r.id = :run)
-          AND s.state IN ({in_list(SHARD_OPEN)}) LIMIT 5""",
+        SELECT r.public_id, part.what, part.id, part.state FROM run r JOIN (
+            SELECT 'shard' AS what, run_id, id, state FROM shard WHERE state IN ({in_list(SHARD_OPEN)})
+            UNION ALL SELECT 'chunk', run_id, id, state FROM chunk WHERE state IN ({in_list(CHUNK_OPEN)})
+        ) part ON part.run_id = r.id
+        WHERE r.state IN ({in_list(RUN_ENDED)}) AND (CAST(:run AS bigint) IS NULL OR r.id = :run) LIMIT 5""",
     "every open line of a run in progress lies in an open shard": f"""
         SELECT q.run_id, q.idx FROM query q JOIN run r ON r.id = q.run_id
         WHERE r.state = 'in_progress' AND r.kind <> 'preview' AND (CAST(:run AS bigint) IS NULL OR r.id = :run)

@@ -100,6 +100,7 @@ def in_flight(connection: Connection) -> dict[str, int]:
     rows = connection.execute(
         text(
             "SELECT e.name, sum(cardinality(c.idxs)) FROM chunk c JOIN expert e ON e.id = c.expert_id"
+            " JOIN run r ON r.id = c.run_id AND r.state = 'in_progress'"
             " WHERE c.state IN ('queued', 'leased') GROUP BY e.name"
         )
     )

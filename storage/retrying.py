@@ -8,6 +8,7 @@ from storage.copying import as_json, copy_rows
 from storage.errors import NotAllowed
 from storage.runs import RunView
 from storage.shards import cut
+from storage.states import CHUNK_OPEN, in_list
 from storage.submitting import AcceptedLine
 
 
@@ -44,6 +45,7 @@ def retry_failed(
         ),
         {"run": run.id, "every": not codes, "codes": list(codes)},
     )
+    _refuse_unused_edits(connection, run, codes)
     n: int = connection.execute(text("SELECT count(*) FROM again")).scalar_one()
     if n == 0:
         raise NotAllowed(
@@ -59,6 +61,13 @@ def retry_failed(
                FROM outcome o JOIN again USING (idx) WHERE o.run_id = :run"""
         ),
         parameters,
+    )
+    connection.execute(
+        text(
+            "UPDATE chunk SET state = 'cancelled', lease_until = NULL, owner = NULL"
+            f" WHERE run_id = :run AND state IN ({in_list(CHUNK_OPEN)})"
+        ),
+        {"run": run.id},
     )
     for table in ("outcome", "answer", "decision"):
         connection.execute(
@@ -88,6 +97,19 @@ def retry_failed(
     )
     cut(connection, run.id, shard_size)
     return n
+
+
+def _refuse_unused_edits(connection: Connection, run: RunView, codes: Sequence[str]) -> None:
+    unused = connection.execute(
+        text(
+            """SELECT edit.line_no FROM edit JOIN query q ON q.run_id = :run AND q.line_no = edit.line_no
+               WHERE NOT EXISTS (SELECT 1 FROM again WHERE again.idx = q.idx) ORDER BY 1 LIMIT 5"""
+        ),
+        {"run": run.id},
+    )
+    lines = ", ".join(map(str, unused.scalars()))
+    if lines:
+        raise NotAllowed(f"edits name lines that failed for another reason than {', '.join(codes)}: {lines}")
 
 
 def _stage_edits(connection: Connection, run: RunView, edits: Sequence[AcceptedLine]) -> None:

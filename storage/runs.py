@@ -138,12 +138,16 @@ def remove(connection: Connection, run_id: int) -> None:
     connection.execute(text("DELETE FROM run WHERE id = :run AND kind = 'preview'"), {"run": run_id})
 
 
-def remove_stale_previews(connection: Connection, *, older_than_s: float) -> int:
-    """Delete previews whose client went away before it could."""
-    return connection.execute(
-        text("DELETE FROM run WHERE kind = 'preview' AND created_at < clock_timestamp() - make_interval(secs => :age)"),
+def remove_stale_preview(connection: Connection, *, older_than_s: float) -> bool:
+    """Delete one preview whose client went away before it could; False when there is none (or others are at it)."""
+    removed = connection.execute(
+        text(
+            "DELETE FROM run WHERE id IN (SELECT id FROM run WHERE kind = 'preview'"
+            " AND created_at < clock_timestamp() - make_interval(secs => :age) LIMIT 1 FOR UPDATE SKIP LOCKED)"
+        ),
         {"age": older_than_s},
-    ).rowcount
+    )
+    return removed.rowcount == 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from storage.hints import AnswerHint, ChordHint
 from storage.leases import Lease, LeaseLost, settle
 from storage.states import SHARD_OPEN, RunState, ShardState, in_list
 
+# A router reads no more of a text: its encoder stops long before, and a shard of huge lines must fit into memory.
+ROUTED_CHARS = 20_000
 INTERACTIVE = 8  # priority from which a run uses the interactive queues
 
 # Lines of a run that still need an outcome, as a condition on `q`.
@@ -176,7 +178,7 @@ def open_queries(connection: Connection, shard: ClaimedShard) -> list[OpenQuery]
     """The lines of the shard that have no outcome yet, in order."""
     rows = connection.execute(
         text(
-            "SELECT q.idx, q.text, q.pinned FROM query q"
+            f"SELECT q.idx, left(q.text, {ROUTED_CHARS}), q.pinned FROM query q"
             f" WHERE q.run_id = :run AND q.idx >= :start AND q.idx < :stop AND {OPEN_LINE} ORDER BY q.idx"
         ),
         {"run": shard.run_id, "start": shard.start, "stop": shard.stop},

@@ -107,7 +107,7 @@ WITH twice AS (
     SELECT q.idx, q.line_no, q.custom_id,
            'custom_id ' || to_json(q.custom_id)::text || ' was used before, on line ' || f.line_no AS message
     FROM query q
-    JOIN query f ON f.run_id = q.run_id AND f.custom_id = q.custom_id COLLATE "C" AND NOT f.rejected
+    JOIN query f ON f.run_id = q.run_id AND f.custom_id = q.custom_id AND NOT f.rejected
     WHERE q.run_id = :run AND q.rejected AND NOT EXISTS (
         SELECT 1 FROM outcome o WHERE o.run_id = q.run_id AND o.idx = q.idx)
 )

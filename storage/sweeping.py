@@ -3,18 +3,23 @@
 Every function is safe to run any number of times, by any number of sweepers at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import DBAPIError
 
 from storage.chunks import AnswerRow, ClaimedChunk, settle_dead
+from storage.database import is_transient
 from storage.hints import AnswerHint, CombineHint, FinalizeHint, Hint, JobHint, PlanHint, RouteHint
-from storage.leases import GIVEN_BACK, Leasable, Lease
+from storage.leases import GIVEN_BACK, Leasable, Lease, LeaseLost
 from storage.lines import error_line
 from storage.shards import OPEN_LINE, ClaimedShard, OutcomeRow, record_outcomes
 from storage.states import ShardState
+
+log = structlog.get_logger(__name__)
 
 KILLED = "worker_killed"
 
@@ -49,36 +54,72 @@ def recover(connection: Connection, patience: Patience, *, dead_owner: str | Non
     which = OWNED if dead_owner is not None else EXPIRED
     parameters = {"owner": dead_owner, "limit": limit}
     n = 0
-    for chunk in _lost(connection, "chunk", which, parameters):
-        n += 1
-        if chunk.attempts < patience.allowed(chunk.depth, len(chunk.idxs)):
-            _give_back(connection, "chunk", chunk, patience)
-        elif len(chunk.idxs) > 1:
-            _halve_chunk(connection, chunk)
-        else:
-            _bury_chunk(connection, chunk)
-    for shard in _lost(connection, "shard", which, parameters):
-        n += 1
-        if shard.attempts < patience.allowed(shard.depth, shard.n_queries):
-            _give_back(connection, "shard", shard, patience)
-        else:
-            _halve_or_bury_shard(connection, shard, patience)
-    for run in _lost(connection, "run", which, parameters):
-        n += 1
-        _give_back(connection, "run", run, patience)
-    for job in _lost(connection, "job", which, parameters):
-        n += 1
-        if job.attempts < patience.max_attempts:
-            _give_back(connection, "job", job, patience)
-        else:
-            connection.execute(
-                text(
-                    "UPDATE job SET state = 'failed', lease_until = NULL, owner = NULL, error_code = :code,"
-                    " error_message = :message, finished_at = clock_timestamp() WHERE id = :id"
-                ),
-                {"id": job.id, "code": KILLED, "message": _killed("job", job.attempts)},
-            )
+    for table, recover_one in _RECOVER.items():
+        for row in _lost(connection, table, which, parameters):
+            try:
+                with connection.begin_nested():
+                    recover_one(connection, row, patience)
+                n += 1
+            except (LeaseLost, DBAPIError) as error:
+                # One row that cannot be recovered must not keep all others from it.
+                if isinstance(error, DBAPIError) and is_transient(error):
+                    raise
+                log.error("sweep.row_failed", table=table, id=row.id, error=type(error).__name__)
     return n
+
+
+def _recover_chunk(connection: Connection, chunk: Row[Any], patience: Patience) -> None:
+    if chunk.attempts < patience.allowed(chunk.depth, len(chunk.idxs)):
+        _give_back(connection, "chunk", chunk, patience)
+    elif not _shard_waits(connection, chunk.shard_id):
+        connection.execute(
+            text("UPDATE chunk SET state = 'cancelled', lease_until = NULL, owner = NULL WHERE id = :id"),
+            {"id": chunk.id},
+        )
+    elif len(chunk.idxs) > 1:
+        _halve_chunk(connection, chunk)
+    else:
+        _bury_chunk(connection, chunk)
+
+
+def _shard_waits(connection: Connection, shard_id: int) -> bool:
+    """Whether the shard still waits for its chunks; from now on it cannot stop doing so until we commit."""
+    row = connection.execute(
+        text("SELECT 1 FROM shard WHERE id = :shard AND state = 'answering' FOR UPDATE"), {"shard": shard_id}
+    )
+    return row.one_or_none() is not None
+
+
+def _recover_shard(connection: Connection, shard: Row[Any], patience: Patience) -> None:
+    if shard.attempts < patience.allowed(shard.depth, shard.n_queries):
+        _give_back(connection, "shard", shard, patience)
+    else:
+        _halve_or_bury_shard(connection, shard, patience)
+
+
+def _recover_run(connection: Connection, run: Row[Any], patience: Patience) -> None:
+    _give_back(connection, "run", run, patience)
+
+
+def _recover_job(connection: Connection, job: Row[Any], patience: Patience) -> None:
+    if job.attempts < patience.max_attempts:
+        _give_back(connection, "job", job, patience)
+        return
+    connection.execute(
+        text(
+            "UPDATE job SET state = 'failed', lease_until = NULL, owner = NULL, error_code = :code,"
+            " error_message = :message, finished_at = clock_timestamp() WHERE id = :id"
+        ),
+        {"id": job.id, "code": KILLED, "message": _killed("job", job.attempts)},
+    )
+
+
+_RECOVER: Mapping[Leasable, Callable[[Connection, Row[Any], Patience], None]] = {
+    "chunk": _recover_chunk,
+    "shard": _recover_shard,
+    "run": _recover_run,
+    "job": _recover_job,
+}
 
 
 def _lost(connection: Connection, table: Leasable, which: str, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
@@ -283,13 +324,26 @@ _TABLE: dict[type, str] = {
 }
 
 
-def mark_published(connection: Connection, hints: Sequence[Hint]) -> None:
-    """Note that these messages are being sent again now, so that the next sweep leaves them alone for a while."""
-    ids: dict[str, list[int]] = {}
-    for hint in hints:
-        key = next(getattr(hint, name) for name in ("run_id", "shard_id", "chunk_id", "job_id") if hasattr(hint, name))
-        ids.setdefault(_TABLE[type(hint)], []).append(key)
-    for table, keys in ids.items():
-        connection.execute(
-            text(f"UPDATE {table} SET published_at = clock_timestamp() WHERE id = ANY(:ids)"), {"ids": keys}
+def mark_published(connection: Connection, hints: Sequence[Hint]) -> list[Hint]:
+    """Note that these messages are being sent again now, so that the next sweep leaves them alone for a while.
+
+    Returns those that were noted: rows that somebody holds at this moment are at work and are left out.
+    """
+    keys = [
+        (
+            _TABLE[type(hint)],
+            next(getattr(hint, name) for name in ("run_id", "shard_id", "chunk_id", "job_id") if hasattr(hint, name)),
         )
+        for hint in hints
+    ]
+    marked: set[tuple[str, int]] = set()
+    for table in sorted({table for table, _ in keys}):
+        rows = connection.execute(
+            text(
+                f"UPDATE {table} SET published_at = clock_timestamp() WHERE id IN ("
+                f"SELECT id FROM {table} WHERE id = ANY(:ids) FOR UPDATE SKIP LOCKED) RETURNING id"
+            ),
+            {"ids": [key for of, key in keys if of == table]},
+        )
+        marked.update((table, id_) for id_ in rows.scalars())
+    return [hint for hint, key in zip(hints, keys, strict=True) if key in marked]

@@ -33,7 +33,7 @@ def fill(connection: Connection, *, window: int) -> list[RouteHint]:
     whose expert has no worker holds its own share and nobody else's.
     """
     if not connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _DISPATCH_LOCK}).scalar_one():
-        return []  # another dispatcher is at it and sees the same rows
+        return []  # another dispatcher is at it; what it does not see yet, the next sweep does
     runs = connection.execute(text(_RUNS)).all()
     total = sum(run.priority for run in runs)
     hints = []

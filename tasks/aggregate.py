@@ -68,7 +68,7 @@ def _combine(work: Work, shard: ClaimedShard) -> None:
     hints = work.transact(settle)
     fault_point("combine.settled")
     log.info("shard.combined", queries=len(outcomes), ms=round(combine_ms))
-    if not shard.interactive:
+    if not (shard.interactive and hints):  # a question has but one shard and frees nobody's window
         window = work.runtime.settings.pipeline.window_shards
         hints += work.transact(lambda c: windows.fill(c, window=window))
     work.runtime.dispatcher.send(hints)

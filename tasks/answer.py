@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 MAX_ANSWER_CHARS = 100_000
 
-_knowledge: Resident[KnowledgeBase] = Resident(8)
+_knowledge: Resident[KnowledgeBase] = Resident(64)
 _engines: Resident[Engine] = Resident(4)
 
 
@@ -38,7 +38,8 @@ _engines: Resident[Engine] = Resident(4)
 def answer_chunk(self: Task, chunk_id: int) -> int:
     """Safe to run twice: only who holds the chunk's lease settles, and a settled chunk cannot be claimed.
 
-    Never raises: a part of a chord that fails would keep the chord from firing. Returns the chunk's number.
+    Raises nothing but what a database that is away for minutes raises: a part of a chord that fails keeps the chord
+    from firing, and the sweeper has to. Returns the chunk's number.
     """
     work = Work(self)
     pipeline = work.runtime.settings.pipeline
@@ -78,7 +79,7 @@ def _answer(work: Work, chunk: ClaimedChunk, heartbeat: Heartbeat) -> bool:
         log.error("expert.unavailable", **describe(error))
         rows = [_error(query, "expert_unavailable", f"{chunk.expert}: {error}") for query in queries]
     else:
-        rows = _rows(chunk, engine, knowledge, queries, heartbeat)
+        rows = _rows(chunk, engine, knowledge, queries, heartbeat, is_last_try=work.is_last_try(chunk.lease))
     fault_point("chunk.answered")
     busy_ms = 1000 * (time.perf_counter() - started)
     was_last = work.transact(lambda c: chunks.settle_answers(c, chunk, rows, busy_ms=busy_ms))
@@ -110,6 +111,8 @@ def _rows(
     knowledge: KnowledgeBase | None,
     queries: Sequence[ChunkQuery],
     heartbeat: Heartbeat,
+    *,
+    is_last_try: bool,
 ) -> list[AnswerRow]:
     started = time.perf_counter()
 
@@ -121,7 +124,7 @@ def _rows(
             raise ValueError(f"engine {chunk.engine} gave {len(answers)} answers to {len(part)} queries")
         return answers
 
-    results = isolate(queries, answer)
+    results = isolate(queries, answer, is_last_try=is_last_try)
     ms = 1000 * (time.perf_counter() - started) / max(len(queries), 1)
     return [_row(chunk.expert, query, result, ms) for query, result in zip(queries, results, strict=True)]
 

@@ -22,11 +22,25 @@ class Failed:
     reason: str
 
 
-def isolate(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result | Failed]:
+class NothingWorked(Exception):
+    """Every item of a batch failed. That is more likely the worker's fault than theirs: another one should try."""
+
+
+def isolate(
+    items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]], *, is_last_try: bool = True
+) -> list[Result | Failed]:
     """``work(items)``, or the same in halves where it raises, down to the single items that cannot be worked on.
 
     Running out of memory counts as an error of the batch: a smaller one may fit. A lost lease or database ends it all.
+    Raises NothingWorked when not one of several items could be worked on and this is not the last try.
     """
+    results = _halves(items, work)
+    if len(items) > 1 and not is_last_try and all(isinstance(result, Failed) for result in results):
+        raise NothingWorked(f"all {len(items)} items failed, the first with {getattr(results[0], 'reason', '')[:80]}")
+    return results
+
+
+def _halves(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result | Failed]:
     if not items:
         return []
     try:
@@ -38,4 +52,4 @@ def isolate(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Res
             log.warning("item.failed", **describe(error))
             return [Failed(f"{type(error).__name__}: {error}"[:500])]
     middle = len(items) // 2
-    return [*isolate(items[:middle], work), *isolate(items[middle:], work)]
+    return [*_halves(items[:middle], work), *_halves(items[middle:], work)]

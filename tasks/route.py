@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
 from experts.encoders.base import Encoder, Vectors
-from experts.errors import ExpertsError
+from experts.errors import ExpertsError, ModelUnusable
 from experts.kinds import ENGINES_WITH_VECTORS, HASHING
 from experts.routing.base import Router, load_router
 from experts.routing.decide import Decision, Load, Policy, decide
@@ -106,6 +106,12 @@ def _read(
 
 def _scorer(work: Work, version: RouterView, known: Mapping[str, ExpertView]) -> Scorer:
     """The router with the encoder it needs, both loaded. Raises what keeps one of them from being loaded."""
+    encoder = work.runtime.settings.encoder.name
+    if version.encoder not in (None, encoder):
+        raise ModelUnusable(
+            f"router {version.id} was trained with encoder {version.encoder!r}, not with {encoder!r};"
+            " load the experts again to train another"
+        )
     router = _routers.get(version.id, lambda: _load(work, version))
     vectors_needed = router.needs_vectors or any(expert.engine in ENGINES_WITH_VECTORS for expert in known.values())
     return Scorer(router, models.encoder(work.runtime.settings) if vectors_needed else None)
@@ -130,7 +136,8 @@ def _decide(
         decisions = decide(scorer.router.experts, texts, scores, load_of, how, scorer.router.calibration)
         return list(zip(decisions, _as_bytes(vectors, len(part)), strict=True))
 
-    return [_row(query, result, known) for query, result in zip(queries, isolate(queries, route), strict=True)]
+    results = isolate(queries, route, is_last_try=work.is_last_try(shard.lease))
+    return [_row(query, result, known) for query, result in zip(queries, results, strict=True)]
 
 
 def _load(work: Work, version: RouterView) -> Router:

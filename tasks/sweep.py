@@ -15,7 +15,8 @@ from worker.settings import Pipeline
 
 log = structlog.get_logger(__name__)
 
-_PREVIEW_AGE_S = 3600.0
+# Longer than any dry run waits.
+_PREVIEW_AGE_S = 90_000.0
 
 
 @shared_task(name=names.SWEEP, bind=True)
@@ -33,9 +34,11 @@ def sweep(self: Task) -> None:
     if recovered or hints:
         log.info("sweep.found", recovered=recovered, hints=len(hints))
     # Marked first: should this process die between, they are sent by a later sweep.
-    work.transact(lambda c: sweeping.mark_published(c, hints))
+    hints = work.transact(lambda c: sweeping.mark_published(c, hints))
     hints += work.transact(lambda c: windows.fill(c, window=pipeline.window_shards))
     work.runtime.dispatcher.send(hints)
+    # Last and on its own: a large one takes a while.
+    work.transact(lambda c: runs.remove_stale_preview(c, older_than_s=_PREVIEW_AGE_S))
 
 
 def patience(pipeline: Pipeline) -> Patience:
@@ -45,7 +48,6 @@ def patience(pipeline: Pipeline) -> Patience:
 
 def _overdue_and_due(connection: Connection, pipeline: Pipeline) -> list[Hint]:
     overdue = runs.expire_overdue(connection)
-    runs.remove_stale_previews(connection, older_than_s=_PREVIEW_AGE_S)
     due = sweeping.due_others(connection, stale_s=pipeline.stale_hint_seconds, window=pipeline.hints_per_queue)
     return [*(FinalizeHint(run_id) for run_id in overdue), *due]
 

@@ -110,7 +110,7 @@ class Refresh:
             return False
         base, files = build(documents, encoder, previous=previous)
         self._heartbeat.check()
-        path = f"knowledge/{expert.name}/{content[:16]}"
+        path = f"knowledge/{expert.name}/{content[:16]}-{self._job.lease.id}"
         sha256 = self._work.runtime.store.put_tree(path, files)
         number = self._work.transact(
             lambda c: versions.add_knowledge(
@@ -179,7 +179,7 @@ class Refresh:
         )
         trained = train_router(kind, data)
         self._heartbeat.check()
-        path = f"routers/{kind}/{content[:16]}"
+        path = f"routers/{kind}/{content[:16]}-{self._job.lease.id}"
         sha256 = self._work.runtime.store.put_tree(path, trained.files)
         version = self._work.transact(
             lambda c: versions.promote_router(

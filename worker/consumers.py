@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 
 from storage import catalogue
 from storage.database import connect, transact
-from storage.errors import StorageError
 from worker.addresses import addresses
+from worker.logs import describe
 from worker.roles import expert_queues
 from worker.settings import Settings
 
@@ -36,8 +36,8 @@ def _follow(consumer: Any, settings: Settings, stop: threading.Event) -> None:
     while not stop.wait(_EVERY_S):
         try:
             _adjust(consumer, engine)
-        except StorageError as error:
-            log.warning("experts.unknown", error=str(error))
+        except Exception as error:  # noqa: BLE001  (without this thread no new expert is ever served)
+            log.warning("experts.unknown", **describe(error))
 
 
 def _adjust(consumer: Any, engine: Engine) -> None:

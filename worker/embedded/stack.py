@@ -162,7 +162,7 @@ class Supervisor:
                 log.warning("stack.restarting", what=name)
                 try:
                     server.start()
-                except ServerFailed as error:  # the next look tries again
+                except (ServerFailed, OSError, subprocess.TimeoutExpired) as error:  # the next look tries again
                     log.warning("stack.not_restarted", what=name, reason=str(error))
         now = time.monotonic()
         for child in list(self._children.values()):
@@ -174,7 +174,11 @@ class Supervisor:
                 log.warning("stack.died", role=child.role, code=child.process.returncode, pid=child.process.pid)
                 _kill_group(child.process.pid)  # what a killed worker leaves of its pool
             elif now >= child.again_at:
-                self._spawn(child.role, child.failures + 1)
+                try:
+                    self._spawn(child.role, child.failures + 1)
+                except OSError as error:  # a full disk, no process left: tried again later
+                    log.warning("stack.not_restarted", what=child.role, reason=str(error))
+                    child.again_at = now + 5
 
     def _take_down(self) -> None:
         self.say("stopping")
@@ -187,14 +191,17 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 log.warning("stack.killing", role=child.role)
             _kill_group(child.process.pid)
-        self._servers.redis.stop()
-        self._servers.postgres.stop()
+        for server in (self._servers.redis, self._servers.postgres):
+            try:
+                server.stop()
+            except (ServerFailed, OSError, subprocess.TimeoutExpired) as error:
+                self.say(str(error))
         stack_file(self.settings).unlink(missing_ok=True)
         self.say("stopped")
 
 
 def start_detached(settings: Settings, *, wait_s: float = 60) -> dict[str, Any]:
-    """Run a supervisor in the background; what it noted once the stack is up. Raises StackRuns and RuntimeError."""
+    """Run a supervisor in the background; what it noted once the stack is up. Raises StackRuns and ServerFailed."""
     if running(settings) is not None:
         raise StackRuns(settings.home)
     home = settings.home.resolve()
@@ -218,7 +225,7 @@ def start_detached(settings: Settings, *, wait_s: float = 60) -> dict[str, Any]:
             break
         time.sleep(0.1)
     tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-8:])
-    raise RuntimeError(f"the stack did not come up in {home}; the end of {log_file}:\n{tail}")
+    raise ServerFailed(f"the stack did not come up in {home}; the end of {log_file}:\n{tail}")
 
 
 def running(settings: Settings) -> dict[str, Any] | None:
@@ -232,9 +239,13 @@ def stop(settings: Settings, *, wait_s: float = 90) -> bool:
     noted = running(settings)
     if noted is None:
         return stop_leftovers(settings)
-    supervisor = psutil.Process(noted["supervisor"]["pid"])
-    supervisor.terminate()
-    supervisor.wait(wait_s)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        supervisor = psutil.Process(noted["supervisor"]["pid"])
+        supervisor.terminate()
+        try:
+            supervisor.wait(wait_s)
+        except psutil.TimeoutExpired:
+            raise ServerFailed(f"the stack in {settings.home} did not stop within {wait_s:.0f} s") from None
     return True
 
 

@@ -102,6 +102,9 @@ def upgrade() -> None:
     sa.UniqueConstraint('public_id')
     )
     op.create_index('run_open', 'run', ['state', 'id'], unique=False, postgresql_where=sa.text("state NOT IN ('completed', 'cancelled', 'expired')"))
+    op.create_index('run_name', 'run', ['name'], unique=False, postgresql_where=sa.text('name IS NOT NULL'))
+    op.create_index('run_preview', 'run', ['created_at'], unique=False, postgresql_where=sa.text("kind = 'preview'"))
+    op.create_index('run_lease', 'run', ['lease_until'], unique=False, postgresql_where=sa.text('lease_until IS NOT NULL'))
     op.create_table('document',
     sa.Column('id', sa.Integer(), sa.Identity(always=True), nullable=False),
     sa.Column('expert_id', sa.Integer(), nullable=False),
@@ -122,6 +125,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id')
     )
     op.create_index('exemplar_text', 'exemplar', [sa.literal_column('coalesce(expert_id, 0)'), sa.literal_column('md5(text)')], unique=True)
+    op.create_index('exemplar_expert', 'exemplar', ['expert_id'], unique=False)
     op.create_table('expert_hour',
     sa.Column('expert_id', sa.Integer(), nullable=False),
     sa.Column('hour', sa.DateTime(timezone=True), nullable=False),
@@ -158,6 +162,7 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['run_id'], ['run.id'], ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id')
     )
+    op.create_index('feedback_run', 'feedback', ['run_id'], unique=False)
     op.create_table('job_event',
     sa.Column('id', sa.BigInteger(), sa.Identity(always=True), nullable=False),
     sa.Column('job_id', sa.BigInteger(), nullable=False),
@@ -235,6 +240,7 @@ def upgrade() -> None:
     op.create_index('shard_lease', 'shard', ['lease_until'], unique=False, postgresql_where=sa.text('lease_until IS NOT NULL'))
     op.create_index('shard_open', 'shard', ['run_id', 'state'], unique=False, postgresql_where=sa.text("state IN ('planned', 'queued', 'routing', 'answering', 'combining')"))
     op.create_index('shard_planned', 'shard', ['run_id', 'id'], unique=False, postgresql_where=sa.text("state = 'planned'"))
+    op.create_index('shard_run', 'shard', ['run_id'], unique=False)
     op.create_table('answer',
     sa.Column('run_id', sa.BigInteger(), autoincrement=False, nullable=False),
     sa.Column('idx', sa.Integer(), autoincrement=False, nullable=False),
@@ -285,6 +291,7 @@ def upgrade() -> None:
     op.create_index('chunk_open', 'chunk', ['run_id'], unique=False, postgresql_where=sa.text("state IN ('queued', 'leased')"))
     op.create_index('chunk_queued', 'chunk', ['expert_id', 'id'], unique=False, postgresql_where=sa.text("state = 'queued'"))
     op.create_index('chunk_shard', 'chunk', ['shard_id'], unique=False)
+    op.create_index('chunk_run', 'chunk', ['run_id'], unique=False)
     op.create_table('decision',
     sa.Column('run_id', sa.BigInteger(), autoincrement=False, nullable=False),
     sa.Column('idx', sa.Integer(), autoincrement=False, nullable=False),

@@ -48,11 +48,10 @@ class TestCard:
         defaults = {"confidence_threshold": 0.5, "max_load": 512, "expected_latency_ms": 200}
         full["capabilities"] = [defaults | capability for capability in full["capabilities"]]
         assert card.model_dump() == full
-        assert card.max_load == 612
 
     def test_a_short_card_has_defaults(self, tmp_path: Path) -> None:
         card = read_card(write(tmp_path, {"card.yaml": yaml.safe_dump(CARD)}) / "card.yaml")
-        assert (card.parent, card.engine, card.capabilities, card.limits, card.max_load) == (None, None, [], [], 512)
+        assert (card.parent, card.engine, card.capabilities, card.limits) == (None, None, [], [])
 
     def test_keywords_are_lower_case_without_space_around(self) -> None:
         assert Card(**CARD | {"keywords": ["  Credit Card ", "C++"]}).keywords == ["credit card", "c++"]

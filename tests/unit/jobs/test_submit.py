@@ -327,3 +327,11 @@ def test_a_deadline_keeps_its_moment_in_another_zone() -> None:
 @pytest.mark.parametrize(("priority", "weight"), [("low", 1), ("normal", 2), ("high", 4), ("interactive", 8)])
 def test_priorities_have_weights(priority: str, weight: int) -> None:
     assert Priority(priority).weight == weight
+
+
+def test_a_dry_run_uses_up_no_key(client: Runtime, batch: Path) -> None:
+    """The same command without `--dry-run` must not find the preview in the batch's place."""
+    preview = submit_batch(client, str(batch), BatchOptions(idempotency_key="k", kind="preview"))
+    real = submit_batch(client, str(batch), BatchOptions(idempotency_key="k"))
+
+    assert (real.created, real.id == preview.id) == (True, False)

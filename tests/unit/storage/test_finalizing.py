@@ -1,6 +1,7 @@
 """The end of a run: open lines are closed, the files are written and recorded once."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,6 +33,7 @@ from tests.unit.storage.builders import (
     put_expert,
     rejected,
     route,
+    routed,
     settle_answers,
     settle_combining,
     settle_files,
@@ -183,6 +185,28 @@ def test_a_preview_is_neither_cancelled_nor_expired(store: Store) -> None:
     assert store(runs.cancel, run) is False
     assert store(runs.expire_overdue) == []
     assert store(runs.view, run.id).state == "in_progress"
+
+
+def test_a_shard_that_is_being_routed_while_its_run_is_closed_leaves_no_chunk(store: Store, expert: ExpertView) -> None:
+    """The router settles in a transaction that overlaps the one that closes: its chunks are seen all the same."""
+    run = start(store, 2, shard_size=2)
+    shard = claim_routing(store, shard_ids(store, run)[0])
+    store(runs.cancel, run)
+    decisions, made = store(routed, shard, [expert])
+    with store.engine.connect() as router, ThreadPoolExecutor(1) as pool:
+        shards.settle_routing(router, shard, decisions, made, router_version_id=1, route_ms=1.0)
+        closing = pool.submit(store, finalizing.close_open_lines, run.id)
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        while store.value(waiting) == 0:
+            assert not closing.done()
+        router.commit()
+        assert closing.result() is True
+
+    assert store.values("SELECT state FROM chunk") == ["cancelled"]
+    assert store.values("SELECT state FROM shard") == ["cancelled"]
+    assert store(invariants.breaches) == []
 
 
 # --- claiming and writing -------------------------------------------------------------------------------------

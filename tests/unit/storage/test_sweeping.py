@@ -9,7 +9,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from storage import finalizing, invariants, jobs, leases, runs, shards, sweeping
 from storage.catalogue import ExpertView
@@ -602,3 +602,42 @@ def test_a_claimed_chunk_of_another_owner_survives_the_death_of_its_neighbour(st
 
     assert [state_of(store, claim.lease) for claim in claims] == ["dead", "leased"]
     assert settle_answers(store, claims[1]) is True
+
+
+def test_a_row_that_cannot_be_recovered_does_not_stop_the_others(store: Store) -> None:
+    """Here the counter of its shard is wrong, so that giving it up would break a CHECK."""
+    run, expert = start(store, 4, shard_size=2), put_expert(store)
+    for shard_id in shard_ids(store, run):
+        (chunk_id,) = route(store, shard_id, [expert])
+        claim_chunk(store, chunk_id)
+    broken, healthy = chunk_ids(store, run)
+    with store.engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("UPDATE chunk SET idxs = '{0}', attempts = 9 WHERE id = :id"), {"id": broken})
+        connection.execute(text("UPDATE shard SET chunks_left = 0 WHERE run_id = :run AND start = 0"), {"run": run.id})
+
+    assert sweep(store) == 1
+
+    assert store.value("SELECT state FROM chunk WHERE id = :id", id=broken) == "leased"
+    assert store.value("SELECT state FROM chunk WHERE id = :id", id=healthy) == "queued"
+
+
+def test_a_chunk_whose_shard_waits_for_it_no_more_is_cancelled(store: Store) -> None:
+    run = start(store, 2)
+    (chunk_id,) = route(store, shard_ids(store, run)[0], [put_expert(store)])
+    claim_chunk(store, chunk_id)
+    store.sql("UPDATE shard SET state = 'cancelled', lease_until = NULL, owner = NULL")
+
+    assert sweep(store, AT_ONCE) == 1
+
+    assert store.value("SELECT state FROM chunk") == "cancelled"
+    assert store.value("SELECT count(*) FROM answer") == 0
+
+
+def test_what_somebody_holds_is_neither_waited_for_nor_sent(store: Store) -> None:
+    free, held = submit(store), submit(store)
+    hints: list[Hint] = [PlanHint(free.id), PlanHint(held.id)]
+    with store.engine.begin() as other:
+        other.execute(text("SELECT 1 FROM run WHERE id = :id FOR UPDATE"), {"id": held.id})
+
+        assert store(sweeping.mark_published, hints) == [PlanHint(free.id)]

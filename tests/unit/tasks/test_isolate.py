@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from storage.errors import StorageUnavailable
 from storage.leases import LeaseLost
-from tasks.isolate import Failed, isolate
+from tasks.isolate import Failed, NothingWorked, isolate
 
 
 class Doubler:
@@ -96,3 +96,15 @@ def test_the_text_of_an_error_is_not_logged(capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr().out
     assert "item.failed" in said
     assert "no 5" not in said
+
+
+def test_where_nothing_worked_another_worker_should_try() -> None:
+    """A device that is broken fails every query; that is not the queries' fault."""
+
+    def broken(part: Sequence[int]) -> list[int]:
+        raise RuntimeError("no device")
+
+    with pytest.raises(NothingWorked, match="all 3 items failed, the first with RuntimeError: no device"):
+        isolate([1, 2, 3], broken, is_last_try=False)
+    assert isolate([1, 2, 3], broken) == [Failed("RuntimeError: no device")] * 3
+    assert isolate([1], broken, is_last_try=False) == [Failed("RuntimeError: no device")]

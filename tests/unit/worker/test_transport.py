@@ -107,3 +107,18 @@ def test_good_messages_come_in_the_order_they_were_sent(app: Celery, client: red
 def test_a_dropped_message_leaves_nothing_behind(app: Celery, client: redis.Redis) -> None:
     assert taken(app, client, [b"hello", *good_messages(app, client, 1)]) == [0]
     assert client.exists(PREFIX + "unacked", PREFIX + "unacked_index") == 0
+
+
+def test_a_channel_closes_although_its_connection_is_gone(app: Celery) -> None:
+    """Messages it still holds cannot be given back then; that must not end the worker."""
+    app.send_task("some_task", args=[1], queue=names.CONTROL)
+    connection = app.connection_for_read()
+    channel = connection.channel()
+    assert channel.basic_get(names.CONTROL) is not None  # taken and not acknowledged
+    channel.connection.client = None
+    channel._pool = None
+
+    channel.close()
+
+    assert channel.closed
+    connection.release()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from experts.encoders import sentence
 from experts.encoders.base import EncoderSpec, load_encoder
-from experts.encoders.sentence import SentenceEncoder, is_local
+from experts.encoders.sentence import SentenceEncoder
 from experts.errors import ModelUnusable
 from experts.kinds import SENTENCE_TRANSFORMERS
 from tests.contracts.samples import HOSTILE, LAW, encoder
@@ -33,12 +33,6 @@ def n_tokens(minilm: SentenceEncoder, text: str) -> int:
 
 def test_the_bundled_model_is_what_it_says(minilm: SentenceEncoder) -> None:
     assert (minilm.name, minilm.dimension) == ("all-MiniLM-L6-v2", 384)
-    assert is_local("all-MiniLM-L6-v2")
-
-
-def test_a_folder_is_local_and_a_name_of_the_hub_is_not(tmp_path: Path) -> None:
-    assert is_local(str(tmp_path))
-    assert not is_local("intfloat/e5-small-v2")
 
 
 def test_vectors_are_those_of_the_librarys_own_encode(minilm: SentenceEncoder) -> None:
