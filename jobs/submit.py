@@ -57,10 +57,10 @@ _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 def parse_deadline(text: str, *, now: datetime | None = None) -> datetime:
     """``90m``, ``2h`` from now, or a time such as ``2026-12-01T18:00+01:00`` (without a zone: UTC). Raises BadInput."""
     now = now or datetime.now(UTC)
-    duration = _DURATION.fullmatch(text.strip())
-    if duration:
+    seconds = duration_s(text)
+    if seconds is not None:
         try:
-            return now + timedelta(seconds=float(duration[1]) * _UNIT_S[duration[2]])
+            return now + timedelta(seconds=seconds)
         except OverflowError:
             raise BadInput(f"deadline {text!r} lies beyond the calendar") from None
     try:
@@ -71,6 +71,12 @@ def parse_deadline(text: str, *, now: datetime | None = None) -> datetime:
     if moment <= now:
         raise BadInput(f"deadline {text!r} has passed already")
     return moment
+
+
+def duration_s(text: str) -> float | None:
+    """Seconds of ``90s``, ``30m``, ``2h``, ``1d``; None for anything else."""
+    found = _DURATION.fullmatch(text.strip())
+    return None if found is None else float(found[1]) * _UNIT_S[found[2]]
 
 
 def submit_batch(runtime: Runtime, path: str, options: BatchOptions) -> SubmittedRun:

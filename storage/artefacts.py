@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -87,6 +87,11 @@ class ArtefactStore:
     def put_file(self, path: str, blocks: Iterable[bytes]) -> StoredFile:
         """Write a file in one piece: it is there complete (and on disk), or not at all."""
         return self._write(path, blocks)
+
+    def remove_folder(self, path: str) -> None:
+        """Delete everything under ``path``. Does nothing where nothing is there."""
+        with suppress(FileNotFoundError):
+            self._fs.rm(self._full(path), recursive=True)
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:

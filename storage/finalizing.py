@@ -32,6 +32,11 @@ class FinalizingRun:
     n_error: int
 
 
+def folder_of(public_id: str) -> str:
+    """Where a run's files lie in the store, one folder per generation."""
+    return f"runs/{public_id}"
+
+
 def close_open_lines(connection: Connection, run_id: int) -> bool:
     """Give every line of a cancelling or expiring run that has no outcome one that says so; the run then finalises.
 

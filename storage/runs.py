@@ -150,6 +150,19 @@ def remove_stale_preview(connection: Connection, *, older_than_s: float) -> bool
     return removed.rowcount == 1
 
 
+def prune(connection: Connection, *, older_than_s: float, limit: int = 100) -> list[str]:
+    """Delete some runs that ended longer ago, with everything stored for them; their public ids, for their files."""
+    rows = connection.execute(
+        text(
+            f"DELETE FROM run WHERE id IN (SELECT id FROM run WHERE state IN ({in_list(RUN_ENDED)})"
+            " AND finished_at < clock_timestamp() - make_interval(secs => :age)"
+            " ORDER BY id LIMIT :n FOR UPDATE SKIP LOCKED) RETURNING public_id"
+        ),
+        {"age": older_than_s, "n": limit},
+    )
+    return list(rows.scalars())
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Failed lines that failed for the same reason."""

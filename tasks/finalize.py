@@ -41,7 +41,7 @@ def finalize_run(self: Task, run_id: int) -> None:
 
 
 def _write(work: Work, run: FinalizingRun, heartbeat: Heartbeat, kind: str, *, ok: bool) -> dict[str, Any]:
-    path = f"runs/{run.public_id}/{run.generation}/{kind}.jsonl"
+    path = f"{finalizing.folder_of(run.public_id)}/{run.generation}/{kind}.jsonl"
     count = 0
 
     def blocks() -> Iterator[bytes]:

@@ -11,11 +11,13 @@ from jobs.cli import progress
 from jobs.cli.console import JsonFlag, emit_json, note, printable, say, table
 from jobs.cli.errors import FAILED
 from jobs.cli.session import runtime
+from jobs.errors import BadInput
 from jobs.follow import details, state_of, summary, wait_until_ended
 from jobs.preview import dry_run
+from jobs.prune import prune
 from jobs.reading.sources import as_text
 from jobs.retry import retry_failed
-from jobs.submit import BatchOptions, Priority, parse_deadline, submit_batch
+from jobs.submit import BatchOptions, Priority, duration_s, parse_deadline, submit_batch
 from storage import runs
 from storage.database import transact
 from storage.hints import FinalizeHint
@@ -224,6 +226,22 @@ def failures(run: RunKey, as_json: JsonFlag = False) -> None:
         emit_json(causes)
     else:
         _show_causes(causes)
+
+
+@app.command("prune")
+def prune_runs(
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="How long ago they ended: 12h, 30d.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete runs that ended long ago, with their lines and files. Questions (`moe ask`) too."""
+    age = duration_s(older_than)
+    if age is None:
+        raise BadInput(f"--older-than {older_than!r} is no duration such as 12h or 30d")
+    n = prune(runtime(), older_than_s=min(age, 1e10))
+    if as_json:
+        emit_json({"deleted": n})
+    else:
+        say(f"{n:,} runs deleted")
 
 
 @app.command()

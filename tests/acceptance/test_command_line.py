@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+
 from tests.acceptance.conftest import ROLES, StackMaker
 from tests.acceptance.harness import Stack, count, write_batch
 from tests.support.experts import NAMES
@@ -240,3 +242,24 @@ def test_what_an_expert_did_is_added_up_by_the_hour(make_stack: StackMaker) -> N
     assert sums == {"n_queries": 3, "n_answered": 2, "n_errors": 1}
     assert {hour["mean_confidence"] for hour in shown["hours"]} == {1.0}
     assert stack.moe_json("experts", "show", "gamma")["hours"] == []
+
+
+def test_old_runs_are_deleted_with_their_files_and_no_others(make_stack: StackMaker) -> None:
+    stack = make_stack()
+    stack.start(*ROLES)
+    batch = write_batch(stack.home / "batch.jsonl", ["about alpha", "about beta"])
+    old = json.loads(stack.moe("batch", "submit", str(batch), "--wait", "--json").stdout)
+    stack.moe("ask", "about alpha")
+    with stack.client().engine.begin() as connection:
+        connection.execute(text("UPDATE run SET finished_at = finished_at - interval '2 days'"))
+    young = json.loads(stack.moe("batch", "submit", str(batch), "--wait", "--json").stdout)
+
+    assert stack.moe_json("batch", "prune", "--older-than", "1d") == {"deleted": 2}
+
+    assert [run["run"] for run in stack.moe_json("batch", "list", "--questions")] == [young["run"]]
+    assert [folder.name for folder in (stack.home / "artefacts" / "runs").iterdir()] == [young["run"]]
+    assert not Path(old["output_file"]).exists()
+    assert stack.moe_json("batch", "verify", young["run"])["ok"] is True
+    for table in ("query", "shard", "chunk", "decision", "answer", "outcome"):
+        assert count(stack.client().engine, f"SELECT count(DISTINCT run_id) FROM {table}") == 1
+    assert stack.moe("batch", "prune", "--older-than", "soon", check=False).returncode == 2
