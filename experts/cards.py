@@ -78,6 +78,8 @@ def read_catalogue(folder: Path) -> Catalogue:
     """Read and check a whole catalogue; nothing is returned unless all of it is right. Raises BadCatalogue."""
     if not folder.is_dir():
         raise BadCatalogue(f"{folder} is not a folder; a catalogue has one folder per expert")
+    if (folder / "card.yaml").exists():
+        raise BadCatalogue(f"{folder} is one expert; a catalogue is the folder above it: {folder.resolve().parent}")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "_")))
     if not folders:
         raise BadCatalogue(f"{folder} holds no expert; each expert is a folder with card.yaml and exemplars.txt")

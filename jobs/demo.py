@@ -1,7 +1,10 @@
 """``moe demo``: the shipped batch, from the first server to the last line, and what came of it in figures."""
 
+import fcntl
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,9 @@ from jobs import catalogue, results
 from jobs.cli import progress
 from jobs.cli.console import note, printable, say, table
 from jobs.cli.explaining import one_line, show_passages
+from jobs.errors import Failed
 from jobs.submit import BatchOptions, submit_batch
+from storage import catalogue as stored
 from storage import versions
 from storage.database import transact
 from storage.runs import RunView
@@ -64,6 +69,23 @@ class Line:
 
 def run(settings: Settings, *, keep: bool) -> None:
     """Start what does not run, load what is not loaded, run the batch, show it, and stop what was started."""
+    with _only_one(settings):
+        _run(settings, keep=keep)
+
+
+@contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    """The first of two in one home would stop the stack under the second."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failed(f"another demonstration is running in {settings.home}") from None
+        yield
+
+
+def _run(settings: Settings, *, keep: bool) -> None:
     started = time.monotonic()
     already = stack.running(settings)
     noted = already or stack.start_detached(settings)
@@ -84,10 +106,13 @@ def run(settings: Settings, *, keep: bool) -> None:
 
 
 def _load(client: Runtime) -> None:
-    """Load the shipped catalogue; what is there already is not built again."""
-    _, changed = catalogue.load(client, catalogue.SHIPPED)
-    if changed or transact(client.engine, versions.live_router) is None:
-        catalogue.wait_for_job(client, catalogue.refresh(client), on_event=note)
+    """Load the shipped catalogue where an expert of it is missing; what people changed in it since stays."""
+    shipped = {folder.name for folder in catalogue.SHIPPED.iterdir()}
+    if shipped - set(transact(client.engine, stored.names)):
+        catalogue.load(client, catalogue.SHIPPED)
+    elif transact(client.engine, versions.live_router) is not None:
+        return
+    catalogue.wait_for_job(client, catalogue.refresh(client), on_event=note)
 
 
 def expectations() -> dict[str, Expected]:
@@ -153,9 +178,9 @@ def _report(client: Runtime, view: RunView, lines: list[Line]) -> None:
         say(f"{view.n_total} lines in = {view.n_ok} output + {view.n_error} error, in {seconds:.1f} s")
     checked = results.verify(client, view)
     say(f"files against database: {'all accounted for' if checked['ok'] else checked['problems']}")
-    for label, stored in (("output", view.output), ("errors", view.errors)):
-        if stored is not None:
-            say(f"{label}: {printable(client.store.locate(stored['path']))}")
+    for label, file in (("output", view.output), ("errors", view.errors)):
+        if file is not None:
+            say(f"{label}: {printable(client.store.locate(file['path']))}")
 
 
 def _show_samples(lines: list[Line]) -> None:

@@ -11,6 +11,7 @@ from storage import catalogue, invariants, runs, versions
 from storage.database import transact
 from storage.errors import StorageError
 from worker import names
+from worker.addresses import read_note
 from worker.app import PREFIX
 from worker.embedded import stack
 from worker.roles import ROLES, expert_queues
@@ -48,6 +49,10 @@ def health(runtime: Runtime) -> dict[str, Any]:
         {"queue": queue, "messages": lengths.get(queue, 0), "waiting": waiting.get(queue, 0)}
         for queue in sorted(queues)
     ]
+    if noted is None and read_note(runtime.settings):
+        found["warnings"].append(
+            "the stack's supervisor died, so nothing that dies is started again; `moe up` mends it"
+        )
     if found["redis"] == "up":
         found["workers"] = _workers(runtime)
     found["warnings"] += _warnings(found, waiting)

@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import Connection, text
 
 from jobs.errors import BadInput, Failed
+from jobs.follow import state_of
 from storage import invariants
 from storage.artefacts import sha256_of
 from storage.errors import ArtefactDamaged
@@ -24,7 +25,7 @@ STDOUT = "-"
 def fetch(runtime: Runtime, run: RunView, *, output: str | None, errors: str | None) -> None:
     """Copy the run's files to the given places (``-``: standard output). Raises BadInput before it has ended."""
     if run.output is None or run.errors is None:
-        raise BadInput(f"run {run.public_id} is {run.state}; its files are there when it has ended")
+        raise BadInput(f"run {run.public_id} is {state_of(run)}; its files are there when it has ended")
     if output is not None and errors is not None and STDOUT not in (output, errors) and _same(output, errors):
         raise BadInput(f"{output} cannot take the output and the errors; name two files")
     for target, stored in ((output, run.output), (errors, run.errors)):

@@ -105,7 +105,8 @@ def names_to_answer_for(connection: Connection) -> list[str]:
 def put_expert(connection: Connection, new: NewExpert) -> bool:
     """Store an expert, or bring a stored one to this state; True when anything changed.
 
-    A changed card or engine becomes the next version. Exemplars and documents are replaced as a whole.
+    A changed card or engine becomes the next version. Exemplars are replaced as a whole; of documents those of the
+    same name are, and others, which people added since, stay.
     """
     expert_id: int = connection.execute(
         text(
@@ -116,7 +117,7 @@ def put_expert(connection: Connection, new: NewExpert) -> bool:
     ).scalar_one()
     changed = _put_version(connection, expert_id, new)
     changed |= put_exemplars(connection, expert_id, new.exemplars)
-    changed |= put_documents(connection, expert_id, new.documents, replace=True)
+    changed |= put_documents(connection, expert_id, new.documents)
     return changed
 
 
@@ -160,17 +161,9 @@ def put_exemplars(connection: Connection, expert_id: int | None, texts: Sequence
     return bool(gone.rowcount or new.rowcount)
 
 
-def put_documents(
-    connection: Connection, expert_id: int, documents: Sequence[NewDocument], *, replace: bool = False
-) -> bool:
-    """Add documents or bring those of the same name up to date; with ``replace`` all others go. True on change."""
+def put_documents(connection: Connection, expert_id: int, documents: Sequence[NewDocument]) -> bool:
+    """Add documents or bring those of the same name up to date; True on change."""
     changed = False
-    if replace:
-        gone = connection.execute(
-            text("DELETE FROM document WHERE expert_id = :expert AND NOT name = ANY(:names)"),
-            {"expert": expert_id, "names": [d.name for d in documents]},
-        )
-        changed = gone.rowcount > 0
     for document in documents:
         put = connection.execute(
             text(

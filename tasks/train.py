@@ -31,6 +31,7 @@ from worker.settings import load
 log = structlog.get_logger(__name__)
 
 REFRESH = "refresh"
+_FEW_EXEMPLARS = 20
 
 
 @worker_init.connect
@@ -157,6 +158,10 @@ class Refresh:
         live = self._work.transact(versions.live_router)
         if live is not None and live.content_sha256 == content:
             return live.id
+        for expert in experts:
+            n = len(by_expert[expert.name])
+            if n < _FEW_EXEMPLARS:
+                self._report(f"{expert.name}: only {n} exemplars; below {_FEW_EXEMPLARS} routing is unreliable")
         self._report(f"training a {kind} router on {len(exemplars)} exemplars of {len(experts)} experts")
         embed: Callable[[list[str]], Vectors | None] = self._encoder().encode if vectors else (lambda texts: None)
         data = TrainingSet(

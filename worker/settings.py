@@ -210,7 +210,8 @@ def _explain(error: dict[str, Any]) -> str:
     path = [str(part) for part in error["loc"]]
     hidden = isinstance(error.get("input"), dict) or path[-1:] in (["password"], ["database_url"], ["redis_url"])
     shown = "" if hidden else f" (got {error.get('input')!r})"
-    return f"{'.'.join(path)} (MOE_{'__'.join(path).upper()}): {error['msg']}{shown}"
+    said = "there is no such setting" if error["type"] == "extra_forbidden" else error["msg"]
+    return f"{'.'.join(path)} (MOE_{'__'.join(path).upper()}): {said}{shown}"
 
 
 @dataclass(frozen=True, slots=True)

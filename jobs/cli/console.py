@@ -16,10 +16,16 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 _WIDE = 200
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader went away; rich would call that a failure."""
+        raise BrokenPipeError
+
+
 def _console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     # Without a terminal lines are not folded at 80 characters, so that they can be searched.
-    return Console(
+    return _Console(
         stderr=stderr, soft_wrap=not stream.isatty(), width=None if stream.isatty() else _WIDE, highlight=False
     )
 

@@ -8,6 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jobs.cli.console import note
 from jobs.follow import state_of, wait_until_ended
+from storage import runs
+from storage.database import transact
 from storage.runs import RunView
 from worker.runtime import Runtime
 
@@ -16,7 +18,12 @@ _PLAIN_EVERY_S = 2.0
 
 def follow(client: Runtime, run_id: int) -> RunView:
     """Show the run's progress until it has ended."""
-    return _with_bar(client, run_id) if sys.stderr.isatty() else _with_lines(client, run_id)
+    try:
+        return _with_bar(client, run_id) if sys.stderr.isatty() else _with_lines(client, run_id)
+    except KeyboardInterrupt:
+        run = transact(client.engine, lambda c: runs.view(c, run_id)).public_id
+        note(f"\nrun {run} goes on; `moe batch watch {run}` follows it, `moe batch cancel {run}` ends it")
+        raise
 
 
 def _with_bar(client: Runtime, run_id: int) -> RunView:

@@ -2,9 +2,10 @@
 
 from functools import cache
 
+from jobs.cli.console import note
 from worker import logs
 from worker.runtime import Runtime, make_runtime
-from worker.settings import Settings, load
+from worker.settings import Settings, load, unknown_variables
 
 
 @cache
@@ -13,6 +14,9 @@ def settings() -> Settings:
     loaded = load()
     # A person at a terminal reads the command's own words; only real trouble is logged beside them.
     logs.configure(loaded.model_copy(update={"log_level": "error"}))
+    unknown = unknown_variables()
+    if unknown:
+        note(f"not settings, and ignored: {', '.join(unknown)}; `moe config show` lists what there is")
     return loaded
 
 

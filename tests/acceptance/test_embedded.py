@@ -1,6 +1,7 @@
 """The embedded stack as a newcomer meets it: servers from wheels, in a folder of its own."""
 
 import base64
+import fcntl
 import json
 import os
 import signal
@@ -189,6 +190,7 @@ def test_a_killed_supervisor_leaves_a_stack_that_can_be_stopped_or_started(home:
     home.moe("up", "--detach", "--no-load")
     os.kill(int(home.noted()["supervisor"]["pid"]), signal.SIGKILL)
     time.sleep(0.5)
+    assert any("supervisor died" in warning for warning in home.json("status")["warnings"])
 
     home.moe("up", "--detach", "--no-load")
     assert all(home.json("status")["processes"].values())
@@ -196,6 +198,18 @@ def test_a_killed_supervisor_leaves_a_stack_that_can_be_stopped_or_started(home:
     time.sleep(0.5)
     home.moe("down")
 
+    assert home.processes() == []
+
+
+def test_two_demonstrations_at_once_do_not_stop_each_other(home: Home) -> None:
+    (home.folder / ".moe").mkdir()
+    with (home.folder / ".moe" / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        refused = home.moe("demo", check=False)
+
+    assert refused.returncode == 1
+    assert "another demonstration is running in .moe" in refused.stderr
     assert home.processes() == []
 
 

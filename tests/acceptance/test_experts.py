@@ -124,6 +124,8 @@ def test_documents_come_and_go_while_everything_runs(real: Stack, tmp_path: Path
     said = "The hoopoe raises its crest for a moment when it lands."
     assert reply["text"] == f"{said} [1]"
     assert [(p["document"], p["start"], p["end"]) for p in reply["passages"]] == [("hoopoe", 0, len(said))]
+    again = loaded(real, tmp_path / "catalogue")  # does not take away what people added
+    assert (again["changed"], again["indexes_built"]) == ([], [])
     assert "hoopoe" in [document["name"] for document in real.moe_json("experts", "docs", "list", "birds")]
     real.moe_json("experts", "docs", "remove", "birds", "hoopoe")
     assert "hoopoe" not in (ask(real, question)["text"] or "").lower()

@@ -56,7 +56,6 @@ def test_the_same_expert_again_changes_nothing(store: Store) -> None:
         ({"card": {**CARD, "title": "Another"}}, 2),
         ({"exemplars": ["why?", "how?"]}, 1),
         ({"exemplars": []}, 1),
-        ({"documents": DOCUMENTS[:1]}, 1),
         ({"documents": [*DOCUMENTS, NewDocument("c", "Third", "three")]}, 1),
         ({"documents": [NewDocument("b.md", "Second", "changed"), DOCUMENTS[1]]}, 1),
         ({"documents": [NewDocument("b.md", "Changed", "two"), DOCUMENTS[1]]}, 1),
@@ -71,6 +70,17 @@ def test_every_change_is_noticed_and_card_and_engine_make_a_version(
     assert store(catalogue.put_expert, new(**changes)) is False
 
     assert store(catalogue.expert, "alpha").version == version
+
+
+def test_documents_that_people_added_since_stay(store: Store) -> None:
+    """Loading a catalogue again must not take away what `docs add` brought."""
+    store(catalogue.put_expert, new())
+    store(catalogue.put_documents, store(catalogue.expert, "alpha").id, [NewDocument("c", "Third", "three")])
+
+    assert store(catalogue.put_expert, new(documents=DOCUMENTS[:1])) is False
+
+    names = [document.name for document in store(catalogue.documents, store(catalogue.expert, "alpha").id)]
+    assert names == sorted(["c", *(document.name for document in DOCUMENTS)])
 
 
 def test_old_versions_are_kept_as_they_were(store: Store) -> None:
@@ -182,10 +192,7 @@ def test_added_documents_leave_the_others(store: Store) -> None:
 
     assert store(catalogue.put_documents, expert.id, [third]) is True
     assert [document.name for document in store(catalogue.documents, expert.id)] == ["a.md", "b.md", "c.md"]
-    assert store(catalogue.put_documents, expert.id, [third], replace=True) is True
-    assert [document.name for document in store(catalogue.documents, expert.id)] == ["c.md"]
-    assert store(catalogue.put_documents, expert.id, [], replace=True) is True
-    assert store(catalogue.documents, expert.id) == []
+    assert store(catalogue.put_documents, expert.id, [third]) is False
 
 
 def test_removed_documents_are_named_where_they_were_there(store: Store) -> None:

@@ -63,7 +63,8 @@ def test_a_new_document_is_indexed_and_the_others_experts_are_left_alone(bench: 
 def test_an_expert_without_documents_any_more_has_no_live_index(bench: Bench) -> None:
     put(bench, "alpha", engine="extractive", documents=1)
     train(bench)
-    put(bench, "alpha", engine="extractive", documents=0)
+    alpha = bench.store(catalogue.expert, "alpha").id
+    bench.store(catalogue.remove_documents, alpha, [d.name for d in bench.store(catalogue.documents, alpha)])
     train(bench)
     assert bench.store(catalogue.expert, "alpha").knowledge is None
 
@@ -123,6 +124,7 @@ def test_progress_is_told_in_order(bench: Bench) -> None:
     story = [message for _, message in bench.store(jobs.events, job.id)]
     assert story == [
         "alpha: indexed 2 documents, 2 passages",
+        "alpha: only 3 exemplars; below 20 routing is unreliable",
         "training a heuristic router on 3 exemplars of 1 experts",
         "router 1 is live",
     ]
