@@ -55,16 +55,19 @@ def route_shard(self: Task, shard_id: int) -> None:
     """Safe to run twice: only who holds the shard's lease settles, and settling moves it on."""
     work = Work(self)
     pipeline = work.runtime.settings.pipeline
-    version = work.transact(versions.live_router)
-    if version is None:  # nothing was trained yet; the sweeper asks again, and no try was spent
-        log.warning("router.missing", shard=shard_id)
-        return
-    shard = work.transact(
-        lambda c: shards.claim_for_routing(
-            c, shard_id, owner=work.owner, ttl_s=pipeline.lease_seconds, max_attempts=pipeline.max_attempts
+
+    def claim(connection: Connection) -> tuple[RouterView | None, ClaimedShard | None]:
+        live = versions.live_router(connection)
+        if live is None:  # nothing was trained yet; the sweeper asks again, and no try is spent
+            return None, None
+        return live, shards.claim_for_routing(
+            connection, shard_id, owner=work.owner, ttl_s=pipeline.lease_seconds, max_attempts=pipeline.max_attempts
         )
-    )
-    if shard is None:
+
+    version, shard = work.transact(claim)
+    if version is None:
+        log.warning("router.missing", shard=shard_id)
+    if version is None or shard is None:
         return
     with bound_contextvars(run=shard.run, shard=shard_id), work.holding(shard.lease) as heartbeat:
         fault_point("shard.claimed")
