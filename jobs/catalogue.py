@@ -23,6 +23,11 @@ SHIPPED = Path(__file__).parent.parent / "experts" / "catalogue"
 _REFRESH = "refresh"
 
 
+def shipped_names() -> set[str]:
+    """The experts of the shipped catalogue."""
+    return {folder.name for folder in SHIPPED.iterdir() if folder.is_dir()}
+
+
 def load(runtime: Runtime, folder: Path) -> tuple[list[str], list[str]]:
     """Store the catalogue in ``folder``: (its experts, those that changed). Nothing is stored unless all is right.
 

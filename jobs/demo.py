@@ -1,10 +1,7 @@
 """``moe demo``: the shipped batch, from the first server to the last line, and what came of it in figures."""
 
-import fcntl
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,20 +66,12 @@ class Line:
 
 def run(settings: Settings, *, keep: bool) -> None:
     """Start what does not run, load what is not loaded, run the batch, show it, and stop what was started."""
-    with _only_one(settings):
-        _run(settings, keep=keep)
-
-
-@contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
-    """The first of two in one home would stop the stack under the second."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / "demo.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Failed(f"another demonstration is running in {settings.home}") from None
-        yield
+    # The first of two in one home would stop the stack under the second.
+    with stack.only_one(
+        settings.home / "demo.lock", otherwise=Failed(f"another demonstration is running in {settings.home}")
+    ):
+        _run(settings, keep=keep)
 
 
 def _run(settings: Settings, *, keep: bool) -> None:
@@ -107,8 +96,7 @@ def _run(settings: Settings, *, keep: bool) -> None:
 
 def _load(client: Runtime) -> None:
     """Load the shipped catalogue where an expert of it is missing; what people changed in it since stays."""
-    shipped = {folder.name for folder in catalogue.SHIPPED.iterdir()}
-    if shipped - set(transact(client.engine, stored.names)):
+    if catalogue.shipped_names() - set(transact(client.engine, stored.names)):
         catalogue.load(client, catalogue.SHIPPED)
     elif transact(client.engine, versions.live_router) is not None:
         return

@@ -73,9 +73,8 @@ def _run_in_front(config: Settings, no_load: bool) -> None:
 def load_if_empty(config: Settings) -> None:
     """Load the shipped catalogue when no router is live, nor any other catalogue stored; wait until it serves."""
     client = make_runtime(config)
-    shipped = {folder.name for folder in catalogue.SHIPPED.iterdir()}
-    there = set(transact(client.engine, stored.names))
-    if transact(client.engine, versions.live_router) is not None or there - shipped:
+    foreign = set(transact(client.engine, stored.names)) - catalogue.shipped_names()
+    if foreign or transact(client.engine, versions.live_router) is not None:
         return
     names, _ = catalogue.load(client, catalogue.SHIPPED)
     note(f"loading the shipped experts: {', '.join(names)}")

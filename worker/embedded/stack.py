@@ -76,7 +76,7 @@ class Supervisor:
     def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
         """Bring the stack up and watch it until SIGTERM or SIGINT; then take it down. Raises StackRuns."""
         self.home.mkdir(parents=True, exist_ok=True)
-        with _only_one(self.home):
+        with only_one(self.home / "lock", otherwise=StackRuns(self.home)):
             stop_leftovers(self.settings)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
@@ -270,12 +270,13 @@ def processes(noted: dict[str, Any]) -> dict[str, bool]:
 
 
 @contextlib.contextmanager
-def _only_one(home: Path) -> Iterator[None]:
-    with (home / "lock").open("w") as lock:
+def only_one(lock_file: Path, *, otherwise: Exception) -> Iterator[None]:
+    """Hold the lock for the block; raises ``otherwise`` where another process holds it. It ends with its process."""
+    with lock_file.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StackRuns(home) from None
+            raise otherwise from None
         yield
 
 

@@ -97,12 +97,12 @@ def test_what_is_noted_of_processes_is_told_by_role(group: subprocess.Popen[byte
 
 def test_only_one_supervisor_has_a_home(settings: Settings) -> None:
     with (
-        stack._only_one(settings.home),
+        stack.only_one(settings.home / "lock", otherwise=StackRuns(settings.home)),
         pytest.raises(StackRuns, match=r"a stack is running in .* already"),
-        stack._only_one(settings.home),
+        stack.only_one(settings.home / "lock", otherwise=StackRuns(settings.home)),
     ):
         raise AssertionError("two of them")
-    with stack._only_one(settings.home):  # the first has left
+    with stack.only_one(settings.home / "lock", otherwise=StackRuns(settings.home)):  # the first has left
         pass
 
 
@@ -110,7 +110,7 @@ def test_a_second_supervisor_touches_nothing(settings: Settings, group: subproce
     note(settings, supervisor=identity(os.getpid()), processes={"control": identity(group.pid)})
     before = stack_file(settings).read_bytes()
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with stack._only_one(settings.home), pytest.raises(StackRuns):
+    with stack.only_one(settings.home / "lock", otherwise=StackRuns(settings.home)), pytest.raises(StackRuns):
         Supervisor(settings, print).run()
     assert stack_file(settings).read_bytes() == before
     assert group.poll() is None
