@@ -4,7 +4,8 @@ They are named by strings, so that a process imports only what it uses, and the 
 """
 
 from collections.abc import Mapping
-from pkgutil import resolve_name
+from pathlib import Path
+from pkgutil import iter_modules, resolve_name
 from typing import Any
 
 from experts.errors import UnknownKind
@@ -24,19 +25,11 @@ ENGINES = {
 # Engines that read the queries' embeddings, so that routing must make them.
 ENGINES_WITH_VECTORS = ("extractive",)
 
-# kind -> its `load(folder) -> Router`, and its `train(TrainingSet) -> TrainedRouter`.
-ROUTERS = {
-    "neural": "experts.routing.neural:load",
-    "heuristic": "experts.routing.heuristic:load",
-    "random": "experts.routing.random_choice:load",
-}
-ROUTER_TRAINERS = {
-    "neural": "experts.routing.neural_training:train",
-    "heuristic": "experts.routing.heuristic:train",
-    "random": "experts.routing.random_choice:train",
-}
-# Kinds that are trained and run without embeddings.
-ROUTERS_WITHOUT_VECTORS = ("heuristic", "random")
+# A file in this folder is a kind of router: its class `Router`, see experts.routing.kind.
+_ROUTER_KINDS = Path(__file__).parent / "routing" / "kinds"
+ROUTERS = {module.name: f"experts.routing.kinds.{module.name}:Router" for module in iter_modules([str(_ROUTER_KINDS)])}
+# The kind that is trained where nothing else is said.
+DEFAULT_ROUTER = "ensemble"
 
 COMBINERS = {
     "weighted": "experts.combining:WeightedCombiner",

@@ -73,3 +73,15 @@ def gaps(connection: Connection, *, run_id: int | None, limit: int) -> list[Gap]
         {"run": run_id, "n": limit},
     )
     return [Gap(*row) for row in rows]
+
+
+def corrected(connection: Connection) -> list[tuple[str, str]]:
+    """(text, right expert) of every line of which somebody said so; what was said last counts."""
+    rows = connection.execute(
+        text(
+            "SELECT DISTINCT ON (f.run_id, f.idx) q.text, f.correct_expert FROM feedback f"
+            " JOIN query q ON q.run_id = f.run_id AND q.idx = f.idx"
+            " WHERE f.correct_expert IS NOT NULL ORDER BY f.run_id, f.idx, f.id DESC"
+        )
+    )
+    return [(asked, expert) for asked, expert in rows]

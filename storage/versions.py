@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from storage.copying import as_json
+from storage.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +22,12 @@ class RouterView:
     content_sha256: str
     experts: list[str]
     metrics: dict[str, Any]
+    created_at: datetime
+    promoted_at: datetime | None
 
 
-_ROUTER = """SELECT id, kind, state, encoder, artefact, artefact_sha256, content_sha256, experts, metrics
-FROM router_version"""
+_ROUTER = """SELECT id, kind, state, encoder, artefact, artefact_sha256, content_sha256, experts, metrics, created_at,
+    promoted_at FROM router_version"""
 
 
 def live_router(connection: Connection) -> RouterView | None:
@@ -81,7 +85,7 @@ def drop_knowledge(connection: Connection, expert_id: int) -> None:
     connection.execute(text("UPDATE expert SET live_knowledge_id = NULL WHERE id = :expert"), {"expert": expert_id})
 
 
-def promote_router(
+def add_router(
     connection: Connection,
     *,
     kind: str,
@@ -92,13 +96,12 @@ def promote_router(
     experts: Sequence[str],
     metrics: Mapping[str, Any],
 ) -> int:
-    """Store a trained router and make it live in one move, and its experts serving; its version number."""
-    connection.execute(text("UPDATE router_version SET state = 'retired' WHERE state = 'live'"))
+    """Store a trained router, which routes nothing yet; its version number."""
     version: int = connection.execute(
         text(
             """INSERT INTO router_version (kind, state, encoder, artefact, artefact_sha256, content_sha256, experts,
                                            metrics)
-               VALUES (:kind, 'live', :encoder, :artefact, :sha256, :content, CAST(:experts AS jsonb),
+               VALUES (:kind, 'trained', :encoder, :artefact, :sha256, :content, CAST(:experts AS jsonb),
                        CAST(:metrics AS jsonb)) RETURNING id"""
         ),
         {
@@ -111,8 +114,59 @@ def promote_router(
             "metrics": as_json(dict(metrics)),
         },
     ).scalar_one()
+    return version
+
+
+def promote_router(connection: Connection, version: int) -> RouterView:
+    """Make a stored router live in one move, and its experts serving; raises NotFound.
+
+    Shards that were claimed before go on with the router they were claimed under.
+    """
+    connection.execute(text("LOCK TABLE router_version IN SHARE ROW EXCLUSIVE MODE"))
+    view = router(connection, version)
+    connection.execute(
+        text("UPDATE router_version SET state = 'retired' WHERE state = 'live' AND id <> :version"),
+        {"version": version},
+    )
+    connection.execute(
+        text("UPDATE router_version SET state = 'live', promoted_at = clock_timestamp() WHERE id = :version"),
+        {"version": version},
+    )
     connection.execute(
         text("UPDATE expert SET serving = (name = ANY(:experts)) WHERE serving <> (name = ANY(:experts))"),
-        {"experts": list(experts)},
+        {"experts": view.experts},
     )
-    return version
+    return router(connection, version)
+
+
+def rollback_router(connection: Connection) -> RouterView | None:
+    """Make the router live that was live before the present one; None where there was none."""
+    before = connection.execute(
+        text(
+            "SELECT id FROM router_version WHERE state = 'retired' AND promoted_at IS NOT NULL"
+            " AND id < (SELECT id FROM router_version WHERE state = 'live') ORDER BY id DESC LIMIT 1"
+        )
+    ).scalar_one_or_none()
+    return None if before is None else promote_router(connection, before)
+
+
+def routers(connection: Connection) -> list[RouterView]:
+    """Every stored router, the newest first."""
+    return [RouterView(*row) for row in connection.execute(text(f"{_ROUTER} ORDER BY id DESC"))]
+
+
+def router(connection: Connection, version: int) -> RouterView:
+    """One stored router; raises NotFound with the numbers there are."""
+    row = connection.execute(text(f"{_ROUTER} WHERE id = :version"), {"version": version}).one_or_none()
+    if row is None:
+        known = [str(view.id) for view in routers(connection)[:20]]
+        raise NotFound("router version", str(version), known=known)
+    return RouterView(*row)
+
+
+def router_of_content(connection: Connection, content_sha256: str) -> RouterView | None:
+    """The newest router trained from this very content, live or not."""
+    row = connection.execute(
+        text(f"{_ROUTER} WHERE content_sha256 = :content ORDER BY id DESC LIMIT 1"), {"content": content_sha256}
+    ).one_or_none()
+    return None if row is None else RouterView(*row)

@@ -4,7 +4,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from experts.encoders.base import Encoder, EncoderSpec, load_encoder
+from experts.encoders.base import EncoderSpec, load_encoder
+from experts.encoders.remembering import RememberingEncoder
 from worker.settings import Settings
 
 T = TypeVar("T")
@@ -16,6 +17,10 @@ class Resident(Generic[T]):
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held: OrderedDict[Hashable, T] = OrderedDict()
+
+    def held(self) -> list[T]:
+        """What is loaded now."""
+        return list(self._held.values())
 
     def get(self, key: Hashable, load: Callable[[], T]) -> T:
         """What is held under ``key``, loaded now where it is not held. What ``load`` raises is passed on."""
@@ -29,11 +34,16 @@ class Resident(Generic[T]):
         return loaded
 
 
-_encoders: Resident[Encoder] = Resident(1)
+_encoders: Resident[RememberingEncoder] = Resident(1)
 
 
-def encoder(settings: Settings, *, threads: int | None = None) -> Encoder:
+def encoder(settings: Settings, *, threads: int | None = None) -> RememberingEncoder:
     """The process's encoder, loaded at its first use; ``threads`` overrides the setting."""
     chosen = settings.encoder
     spec = EncoderSpec(chosen.name, chosen.dtype, chosen.device, chosen.batch_size, threads or chosen.threads)
-    return _encoders.get(spec, lambda: load_encoder(spec))
+    return _encoders.get(spec, lambda: RememberingEncoder(load_encoder(spec), settings.routing.cached_queries))
+
+
+def encoder_in_use(settings: Settings) -> RememberingEncoder | None:
+    """The process's encoder if it was loaded; nothing is loaded for this."""
+    return next((held for held in _encoders.held() if held.name == settings.encoder.name), None)

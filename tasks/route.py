@@ -11,18 +11,22 @@ from celery.signals import worker_init
 from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
-from experts.encoders.base import Encoder, Vectors
+from experts.encoders.base import Vectors
+from experts.encoders.remembering import RememberingEncoder
 from experts.errors import ExpertsError, ModelUnusable
 from experts.kinds import ENGINES_WITH_VECTORS, HASHING
-from experts.routing.base import Router, load_router
-from experts.routing.decide import Decision, Load, Policy, decide
-from storage import catalogue, rates, shards, versions
+from experts.routing.decide import Decision, Policy, decide
+from experts.routing.router import RouterModel, load_router
+from experts.routing.validation import validate
+from experts.standing import Limits, Standing
+from storage import catalogue, shards, standing, versions
 from storage.catalogue import ExpertView
 from storage.errors import ArtefactDamaged
 from storage.shards import ClaimedShard, DecisionRow, NewChunk, OpenQuery
 from storage.versions import RouterView
 from tasks import models
 from tasks.isolate import Failed, isolate
+from tasks.watch import standing_of
 from tasks.work import Work
 from worker import names
 from worker.faults import fault_point
@@ -32,15 +36,15 @@ from worker.settings import Settings, load
 
 log = structlog.get_logger(__name__)
 
-_routers: models.Resident[Router] = models.Resident(2)
+_routers: models.Resident[RouterModel] = models.Resident(2)
 
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
     """What scores a query: a router, and the encoder where vectors are needed."""
 
-    router: Router
-    encoder: Encoder | None
+    router: RouterModel
+    encoder: RememberingEncoder | None
 
 
 @worker_init.connect
@@ -76,7 +80,7 @@ def route_shard(self: Task, shard_id: int) -> None:
 
 def _route(work: Work, shard: ClaimedShard, version: RouterView, heartbeat: Heartbeat) -> None:
     started = time.perf_counter()
-    queries, known, load_of = work.transact(lambda c: _read(c, shard))
+    queries, known, standings = work.transact(lambda c: _read(c, shard, limits(work.runtime.settings)))
     try:
         scorer = _scorer(work, version, known)
     except (ArtefactDamaged, ExpertsError, OSError) as error:
@@ -85,7 +89,7 @@ def _route(work: Work, shard: ClaimedShard, version: RouterView, heartbeat: Hear
         log.error("router.unavailable", **describe(error))
         decided = [_row(query, Failed(str(error)), known) for query in queries]
     else:
-        decided = _decide(work, shard, queries, known, load_of, scorer, heartbeat)
+        decided = _decide(work, shard, queries, known, standings, scorer, heartbeat)
     chunks = [] if shard.route_only else cut_chunks(decided, known, work.runtime.settings.pipeline.chunk_size)
     route_ms = 1000 * (time.perf_counter() - started)
     fault_point("shard.routed")
@@ -93,18 +97,17 @@ def _route(work: Work, shard: ClaimedShard, version: RouterView, heartbeat: Hear
         lambda c: shards.settle_routing(c, shard, decided, chunks, router_version_id=version.id, route_ms=route_ms)
     )
     fault_point("shard.settled")
-    log.info("shard.routed", queries=len(queries), chunks=len(chunks), ms=round(route_ms))
+    log.info("shard.routed", queries=len(queries), chunks=len(chunks), ms=round(route_ms), **_remembered(work))
     if chord is not None:
         work.runtime.dispatcher.send([chord])
 
 
 def _read(
-    connection: Connection, shard: ClaimedShard
-) -> tuple[list[OpenQuery], dict[str, ExpertView], dict[str, Load]]:
+    connection: Connection, shard: ClaimedShard, limits: Limits
+) -> tuple[list[OpenQuery], dict[str, ExpertView], dict[str, Standing]]:
     known = {expert.name: expert for expert in catalogue.experts(connection)}
-    busy = rates.in_flight(connection)
-    load_of = {name: Load(busy.get(name, 0), max_load(expert.card)) for name, expert in known.items()}
-    return shards.open_queries(connection, shard), known, load_of
+    standings = {measured.expert: standing_of(measured, limits) for measured in standing.serving(connection)}
+    return shards.open_queries(connection, shard), known, standings
 
 
 def _scorer(work: Work, version: RouterView, known: Mapping[str, ExpertView]) -> Scorer:
@@ -125,27 +128,36 @@ def _decide(
     shard: ClaimedShard,
     queries: Sequence[OpenQuery],
     known: Mapping[str, ExpertView],
-    load_of: Mapping[str, Load],
+    standings: Mapping[str, Standing],
     scorer: Scorer,
     heartbeat: Heartbeat,
 ) -> list[DecisionRow]:
-    how = policy(work.runtime.settings, shard.top_k)
+    how = policy(work.runtime.settings, shard.top_k, scorer.router, known)
 
     def route(part: Sequence[OpenQuery]) -> list[tuple[Decision, bytes | None]]:
         heartbeat.check()
         texts = [query.text for query in part]
-        vectors = None if scorer.encoder is None else scorer.encoder.encode(texts)
-        scores = scorer.router.score(texts, vectors)
-        decisions = decide(scorer.router.experts, texts, scores, load_of, how, scorer.router.calibration)
+        embedded = None if scorer.encoder is None else scorer.encoder.embed(texts)
+        scores = scorer.router.score(texts, embedded)
+        decisions = decide(scorer.router.experts, texts, scores, standings, how)
+        for decision in decisions:
+            validate(decision, known)
+        vectors = None if embedded is None else embedded.vectors
         return list(zip(decisions, _as_bytes(vectors, len(part)), strict=True))
 
     results = isolate(queries, route, is_last_try=work.is_last_try(shard.lease))
     return [_row(query, result, known) for query, result in zip(queries, results, strict=True)]
 
 
-def _load(work: Work, version: RouterView) -> Router:
+def _load(work: Work, version: RouterView) -> RouterModel:
     log.info("router.loading", version=version.id, kind=version.kind)
-    return load_router(version.kind, work.runtime.store.fetch_tree(version.artefact, version.artefact_sha256))
+    return load_router(work.runtime.store.fetch_tree(version.artefact, version.artefact_sha256))
+
+
+def _remembered(work: Work) -> dict[str, int]:
+    """How many texts this process was asked to embed so far, and how many of them it remembered."""
+    encoder = models.encoder_in_use(work.runtime.settings)
+    return {} if encoder is None else {"texts": encoder.n_asked, "remembered": encoder.n_remembered}
 
 
 def _as_bytes(vectors: Vectors | None, n: int) -> list[bytes | None]:
@@ -154,25 +166,28 @@ def _as_bytes(vectors: Vectors | None, n: int) -> list[bytes | None]:
     return [row.tobytes() for row in vectors.astype(np.float16)]
 
 
-def policy(settings: Settings, top_k: int) -> Policy:
+def policy(settings: Settings, top_k: int, router: RouterModel, known: Mapping[str, ExpertView]) -> Policy:
     """The routing settings as the decision needs them."""
     routing = settings.routing
     return Policy(
         top_k=top_k,
-        gate_weight=routing.gate_weight,
         min_weight=routing.min_weight,
         in_scope_threshold=routing.in_scope_threshold,
         load_factor=routing.load_factor,
         load_from=routing.load_from,
         capacity_factor=routing.capacity_factor,
+        availability=routing.availability,
+        tie_margin=routing.tie_margin,
+        balance_budget=routing.balance_budget,
+        risk=None if routing.max_misroute is None else router.risk(routing.max_misroute),
+        parents={name: expert.card.get("parent") for name, expert in known.items()},
     )
 
 
-def max_load(card: Mapping[str, object]) -> int:
-    """Queries an expert takes at once: what its capabilities sum to."""
-    capabilities = card.get("capabilities") or []
-    assert isinstance(capabilities, list)
-    return sum(capability["max_load"] for capability in capabilities) or 512
+def limits(settings: Settings) -> Limits:
+    """What an expert must keep to, to be available."""
+    routing = settings.routing
+    return Limits(routing.max_latency_seconds, routing.min_accuracy, routing.max_error_rate)
 
 
 def _row(

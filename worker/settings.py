@@ -75,15 +75,32 @@ class Encoder(Section):
 class Routing(Section):
     """How experts are chosen."""
 
-    kind: str = Field("neural", description="router kind that training makes: neural, heuristic or random")
+    kind: str = Field(
+        "ensemble", description="router kind that training makes: ensemble, neural, knn, centroid, heuristic or random"
+    )
     gate_weight: Share = Field(
         0.6, description="share of the gate in the score; the rest is the expert's own assessment"
     )
+    world: bool = Field(True, description="whether training reads the shipped sample of what else people ask")
     load_factor: bool = Field(True, description="whether a busy expert's score shrinks")
     load_from: Share = Field(0.8, description="load above which the score shrinks, as a share of the expert's capacity")
     capacity_factor: float = Field(1.25, ge=1, description="room for imbalance in an expert's capacity")
+    balance_budget: Share = Field(
+        0.01, description="expected accuracy that may be given up to keep experts within their capacity; 0: none"
+    )
+    tie_margin: Share = Field(0.02, description="scores closer than this go by the experts' priority; 0: never")
+    availability: bool = Field(True, description="whether experts beyond the three limits below are passed over")
+    max_latency_seconds: Seconds = Field(2.0, description="mean time per query of an expert that is available")
+    min_accuracy: Share = Field(0.7, description="share of good answers, by feedback, of an expert that is available")
+    max_error_rate: Share = Field(0.2, description="share of errors of an expert that is available")
     min_weight: Share = Field(0.15, description="a second expert below this weight is not asked")
     in_scope_threshold: Share = Field(0.5, description="coverage below which a query counts as outside every domain")
+    max_misroute: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="share of queries that may miss their expert; as many experts are asked as that needs"
+    )
+    cached_queries: Annotated[int, Field(ge=0)] = Field(
+        4096, description="texts whose embeddings a router process remembers"
+    )
     seed: int = Field(0, description="seed of training")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experts.encoders.base import EncoderSpec, Vectors
+from experts.encoders.base import Embedded, EncoderSpec, Vectors, of_vectors
 from experts.kinds import HASHING
 
 _WORD = re.compile(r"\w+")
@@ -30,6 +30,9 @@ class HashingEncoder:
                 row[0] = 1
             row /= np.linalg.norm(row)
         return vectors
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        return of_vectors(self.encode(texts))
 
 
 def make(spec: EncoderSpec) -> HashingEncoder:

@@ -8,7 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
-from experts.encoders.base import EncoderSpec, Vectors
+from experts.encoders.base import Embedded, EncoderSpec, Vectors
 from experts.errors import ModelUnusable
 
 BUNDLED = "all-MiniLM-L6-v2"
@@ -16,6 +16,8 @@ BUNDLED = "all-MiniLM-L6-v2"
 _CHARS_PER_TOKEN = 16
 # `batch_size` counts texts of this many tokens.
 _TOKENS_PER_TEXT = 32
+# Depths that are read besides the last layer, as shares of all layers: of six, the third, fourth, fifth and sixth.
+_DEPTHS = (1 / 2, 2 / 3, 5 / 6, 1)
 
 
 class SentenceEncoder:
@@ -28,7 +30,11 @@ class SentenceEncoder:
         device = _device(spec.device)
         try:
             self._model = SentenceTransformer(
-                source, device=device, model_kwargs={"dtype": _dtype(spec.dtype, device)}, trust_remote_code=False
+                source,
+                device=device,
+                model_kwargs={"dtype": _dtype(spec.dtype, device)},
+                config_kwargs={"output_hidden_states": True},
+                trust_remote_code=False,
             )
         except Exception as error:  # the library raises whatever its parts raise
             raise ModelUnusable(f"encoder {spec.name!r} cannot be loaded: {error}") from error
@@ -39,7 +45,11 @@ class SentenceEncoder:
         self.dimension = int(self._model.get_embedding_dimension() or 0)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
+        return self.embed(texts).vectors
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
         vectors = np.zeros((len(texts), self.dimension), np.float32)
+        layers: Vectors | None = None
         texts = [text[: self._max_tokens * _CHARS_PER_TOKEN] for text in texts]
         with torch.inference_mode():
             for places in self._batches(texts):
@@ -48,9 +58,14 @@ class SentenceEncoder:
                     key: value.to(self._model.device) if isinstance(value, torch.Tensor) else value
                     for key, value in features.items()
                 }
-                vectors[places] = self._model(features)["sentence_embedding"].float().cpu().numpy()
+                found = self._model(features)
+                vectors[places] = found["sentence_embedding"].float().cpu().numpy()
+                means = _layer_means(found)
+                if means is not None:
+                    layers = np.zeros((len(texts), *means.shape[1:]), np.float32) if layers is None else layers
+                    layers[places] = means
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+        return Embedded(vectors, vectors[:, None, :] if layers is None else layers)
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """Places of texts of nearly the same length, longest first, so many that few tokens are padding.
@@ -68,6 +83,18 @@ class SentenceEncoder:
             stop = start + max(1, self._batch_tokens // lengths[order[start]])
             yield order[start:stop]
             start = stop
+
+
+def _layer_means(found: dict[str, torch.Tensor]) -> Vectors | None:
+    """``float32[n, 4, h]``: means over the tokens at four depths; None where the model shows no layers."""
+    states, mask = found.get("all_layer_embeddings"), found.get("attention_mask")
+    if states is None or mask is None:
+        return None
+    weight = mask.unsqueeze(-1).to(states[-1].dtype)
+    total = weight.sum(1).clamp(min=1)
+    chosen = [states[round(depth * (len(states) - 1))] for depth in _DEPTHS]
+    means: Vectors = torch.stack([(state * weight).sum(1) / total for state in chosen], 1).float().cpu().numpy()
+    return means
 
 
 def _device(name: str) -> str:

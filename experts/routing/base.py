@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
-from experts.encoders.base import Vectors
-from experts.errors import ModelUnusable
-from experts.kinds import ROUTER_TRAINERS, ROUTERS, find
+from experts.encoders.base import Embedded
 
 Floats = NDArray[np.float32]
+Places = NDArray[np.int64]
+
+OUTSIDE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,92 +28,81 @@ class Scores:
     """What a router says of n queries and E experts.
 
     ``gate`` float32[n, E]: probabilities, rows sum to 1. ``self_assessment`` float32[n, E] in [0, 1]: how well each
-    expert says it can handle the query, on its own. ``coverage`` float32[n]: probability that any expert covers it.
-    ``keywords`` and ``neighbours`` are the evidence, per query.
+    expert says it can handle the query, on its own. ``share`` float32[n, E]: both together, rows sum to 1.
+    ``confidence`` float32[n]: probability that the expert of the largest share is the right one. ``coverage``
+    float32[n]: probability that any expert covers the query. ``keywords`` and ``neighbours`` are the evidence.
     """
 
     gate: Floats
     self_assessment: Floats
+    share: Floats
+    confidence: Floats
     coverage: Floats
     keywords: Sequence[Mapping[str, Sequence[str]]]
     neighbours: Sequence[Sequence[Neighbour]]
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """Maps the raw share of the best expert to the probability that it is the right one: sigmoid(a·logit(p) + b)."""
-
-    slope: float = 1.0
-    offset: float = 0.0
-
-    def __call__(self, share: Floats) -> Floats:
-        clipped = np.clip(share, 1e-6, 1 - 1e-6)
-        logit = np.log(clipped / (1 - clipped))
-        probability: Floats = (1 / (1 + np.exp(-(self.slope * logit + self.offset)))).astype(np.float32)
-        return probability
-
-
-class Router(Protocol):
-    """Scores queries. One method; everything else is said by attributes."""
-
-    experts: tuple[str, ...]
-    needs_vectors: bool
-    calibration: Calibration
-
-    def score(self, texts: Sequence[str], vectors: Vectors | None) -> Scores:
-        """Score ``texts``; ``vectors`` float32[n, d] are their embeddings, given when ``needs_vectors``."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
 class ExpertProfile:
-    """What a router is told of an expert: exemplars with their vectors, its keywords, and what its library holds.
+    """What a router is told of an expert besides its exemplars: keywords, and what its library holds.
 
     ``passages`` float32[p, d] are vectors of passages; a large library is represented by a sample.
     """
 
     name: str
-    keywords: Sequence[str]
-    exemplars: Sequence[str]
-    vectors: Vectors | None = None
-    passages: Vectors | None = None
+    keywords: Sequence[str] = ()
+    passages: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Labelled queries: ``owner`` int64[m] is the place of each one's expert, ``OUTSIDE`` where none covers it."""
+
+    texts: Sequence[str]
+    owner: Places
+    embedded: Embedded | None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, places: Places) -> "Examples":
+        """Some of them."""
+        embedded = None if self.embedded is None else self.embedded.take(places)
+        return Examples([self.texts[place] for place in places.tolist()], self.owner[places], embedded)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A sample of what else people ask: queries of many topics, that no expert is labelled with.
+
+    ``topic`` int64[w] says which queries belong together.
+    """
+
+    texts: Sequence[str]
+    topic: Places
+    embedded: Embedded
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Everything a router is trained from. ``outside`` are queries that no expert covers."""
+    """Everything a router is trained from.
+
+    ``held_out`` are labelled queries that nothing is learned from but how far the router can be trusted; without them
+    that is measured by leaving out parts of ``examples``.
+    """
 
     experts: Sequence[ExpertProfile]
-    outside: Sequence[str]
-    outside_vectors: Vectors | None
+    examples: Examples
     encoder: str | None
+    world: World | None = None
+    held_out: Examples | None = None
     gate_weight: float = 0.6
     top_k: int = 2
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedRouter:
-    """The files of a router's artefact, and what was measured of it on held-out exemplars."""
-
-    files: Mapping[str, bytes]
-    metrics: Mapping[str, Any]
-
-
-ABOUT = "router.json"
-
-
-def load_router(kind: str, folder: Path) -> Router:
-    """Read a router's files. Raises UnknownKind and ModelUnusable."""
-    load = find("router kind", ROUTERS, kind)
-    try:
-        router: Router = load(folder)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelUnusable(f"router {folder.name} cannot be read: {error}") from error
-    return router
-
-
-def train_router(kind: str, data: TrainingSet) -> TrainedRouter:
-    """Train a router of this kind. Raises UnknownKind and CannotTrain."""
-    trained: TrainedRouter = find("router kind", ROUTER_TRAINERS, kind)(data)
-    return trained
+def log_softmax(logits: Floats) -> Floats:
+    """Rows of logits as log-probabilities."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result

@@ -1,34 +1,37 @@
 """From scores to a decision: which experts are asked, with what weight, how sure we are, and why."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from experts.analysis import analyse
-from experts.routing.base import Calibration, Floats, Neighbour, Scores
+from experts.routing.balancing import balanced
+from experts.routing.base import Floats, Places, Scores
+from experts.routing.explaining import Choice, explained
+from experts.standing import Standing
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How scores become decisions; see the settings of the same names."""
+    """How scores become decisions; see the settings of the same names.
+
+    ``risk`` is the share from which on an expert is asked whatever ``top_k`` says; None without ``max_misroute``.
+    ``parents`` names the expert above an expert.
+    """
 
     top_k: int = 2
-    gate_weight: float = 0.6
     min_weight: float = 0.15
     in_scope_threshold: float = 0.5
     load_factor: bool = True
     load_from: float = 0.8
     capacity_factor: float = 1.25
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Queries under way at an expert, and how many it takes at once."""
-
-    in_flight: int
-    max_load: int
+    availability: bool = True
+    tie_margin: float = 0.02
+    balance_budget: float = 0.01
+    risk: float | None = None
+    parents: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,114 +46,143 @@ class Decision:
     explanation: dict[str, Any]
 
 
-def load_factor(load: Load, policy: Policy) -> float:
+def load_factor(standing: Standing, policy: Policy) -> float:
     """1 up to ``load_from`` of the expert's capacity, then shrinking to a half at full capacity, never below."""
-    if not policy.load_factor:
+    if not policy.load_factor or standing.capacity <= 0:
         return 1.0
-    share = load.in_flight / (load.max_load * policy.capacity_factor)
+    share = (standing.queue + standing.in_flight) / (standing.capacity * policy.capacity_factor)
     if share <= policy.load_from:
         return 1.0
     over = (share - policy.load_from) / max(1 - policy.load_from, 1e-9)
     return max(0.5, 1 - 0.5 * over)
 
 
-def shares(scores: Scores, gate_weight: float) -> Floats:
-    """float32[n, E]: ``gate_weight`` × gate + the rest × the experts' own assessment, rows scaled to sum 1."""
-    total = scores.self_assessment.sum(axis=1, keepdims=True)
-    own = np.divide(scores.self_assessment, total, out=np.array(scores.gate), where=total > 1e-9)
-    mixed: Floats = gate_weight * scores.gate + (1 - gate_weight) * own
-    return mixed
+def factors(experts: Sequence[str], standings: Mapping[str, Standing], policy: Policy) -> list[float]:
+    """What each expert's share is multiplied with. One that is not available gets nothing, unless none is."""
+    load = [load_factor(standings[name], policy) if name in standings else 1.0 for name in experts]
+    if not policy.availability:
+        return load
+    there = [name not in standings or standings[name].available for name in experts]
+    return [factor if here else 0.0 for factor, here in zip(load, there, strict=True)] if any(there) else load
 
 
 def decide(
-    experts: Sequence[str],
-    texts: Sequence[str],
-    scores: Scores,
-    loads: Mapping[str, Load],
-    policy: Policy,
-    calibration: Calibration,
+    experts: Sequence[str], texts: Sequence[str], scores: Scores, standings: Mapping[str, Standing], policy: Policy
 ) -> list[Decision]:
-    """One decision per text. The load moves the choice between experts, never the confidence or the coverage."""
-    factors = [load_factor(loads[name], policy) if name in loads else 1.0 for name in experts]
-    mixed = shares(scores, policy.gate_weight)
-    final = mixed * np.array(factors, np.float32)
-    k = min(policy.top_k, len(experts))
-    order = np.argsort(-final, axis=1, kind="stable")[:, :k]
-    # Python numbers from here on: reading single numbers out of arrays costs more than all the rest.
-    rows = zip(
-        texts,
-        order.tolist(),
-        final.tolist(),
-        scores.gate.tolist(),
-        scores.self_assessment.tolist(),
-        calibration(mixed.max(axis=1)).tolist(),
-        scores.coverage.tolist(),
-        scores.keywords,
-        scores.neighbours,
-        strict=True,
-    )
-    return [_decision(_Row(*row), experts, factors, policy) for row in rows]
+    """One decision per text. Load and standing move the choice between experts, never confidence or coverage."""
+    if len(texts) == 0:
+        return []
+    by_load = factors(experts, standings, policy)
+    share = by_level(scores.share, experts, policy.parents)
+    final = share * np.array(by_load, np.float32)
+    order = _ordered(final, experts, standings, policy)
+    domain = scores.share.argmax(axis=1)
+    decisions = []
+    for row, text in enumerate(texts):
+        kept = _kept(final[row], order[row], share[row], policy)
+        total = sum(float(final[row, place]) for place in kept)
+        weights = [float(final[row, place]) / total for place in kept] if total > 0 else [1 / len(kept)] * len(kept)
+        weighted = tuple((experts[place], round(weight, 4)) for place, weight in zip(kept, weights, strict=True))
+        coverage = float(scores.coverage[row])
+        choice = Choice(
+            experts=experts,
+            shown=order[row, : max(len(kept) + 1, 2)].tolist(),
+            kept=kept,
+            share=share[row],
+            final=final[row],
+            gate=scores.gate[row],
+            own=scores.self_assessment[row],
+            factors=by_load,
+            keywords=scores.keywords[row],
+            neighbours=scores.neighbours[row],
+            coverage=coverage,
+            threshold=policy.in_scope_threshold,
+        )
+        reason, explanation = explained(choice, standings, policy.parents)
+        explanation["analysis"] = {"domain": experts[domain[row]], **analyse(text).as_dict()}
+        decisions.append(
+            Decision(
+                weighted,
+                round(float(scores.confidence[row]), 4),
+                round(coverage, 4),
+                coverage >= policy.in_scope_threshold,
+                reason,
+                explanation,
+            )
+        )
+    return decisions
 
 
-class _Row(NamedTuple):
-    text: str
-    order: list[int]
-    final: list[float]
-    gate: list[float]
-    own: list[float]
-    confidence: float
-    coverage: float
-    keywords: Mapping[str, Sequence[str]]
-    neighbours: Sequence[Neighbour]
+def by_level(share: Floats, experts: Sequence[str], parents: Mapping[str, str | None]) -> Floats:
+    """Shares after going down the tree level by level, float32[n, E]; the same where no expert has a parent.
+
+    At each level the branch with the largest sum of shares is entered, and everything beside it is halved: a broad
+    field that several experts divide among them is not beaten by a narrow one that has its share alone.
+    """
+    if not any(parents.get(name) in experts for name in experts):
+        return share
+    place = {name: number for number, name in enumerate(experts)}
+    paths = [path(name, experts, parents) for name in experts]
+    weight = np.ones_like(share)
+    depth = max(map(len, paths))
+    inside = np.ones(share.shape, bool)
+    for level in range(depth):
+        branch = np.array([place[p[level]] if level < len(p) else place[p[-1]] for p in paths])
+        sums = np.zeros_like(share)
+        for column, of in enumerate(branch):
+            sums[:, of] += np.where(inside[:, column], share[:, column], 0)
+        best = sums.argmax(axis=1)
+        entered = branch[None, :] == best[:, None]
+        weight = np.where(inside & ~entered, weight * 0.5, weight)
+        inside &= entered
+    weighted = share * weight
+    result: Floats = (weighted / weighted.sum(axis=1, keepdims=True)).astype(np.float32)
+    return result
 
 
-def _decision(row: _Row, experts: Sequence[str], factors: Sequence[float], policy: Policy) -> Decision:
-    total = sum(row.final[place] for place in row.order)
-    kept = [place for place in row.order if row.final[place] >= policy.min_weight * total] or row.order[:1]
-    total = sum(row.final[place] for place in kept) or 1.0
-    weighted = tuple((experts[place], round(row.final[place] / total, 4)) for place in kept)
-    in_scope = row.coverage >= policy.in_scope_threshold
-    explanation = {
-        "scores": {
-            experts[place]: {
-                "gate": round(row.gate[place], 4),
-                "self": round(row.own[place], 4),
-                "load": round(factors[place], 3),
-                "final": round(row.final[place], 4),
-            }
-            for place in row.order
-        },
-        "keywords": {name: list(found) for name, found in row.keywords.items()},
-        "nearest": [
-            {"expert": near.expert, "text": near.text, "cosine": round(near.cosine, 3)} for near in row.neighbours
-        ],
-        "analysis": {"domain": weighted[0][0], **analyse(row.text).as_dict()},
-    }
-    reason = _reason(weighted, in_scope, row.coverage, explanation)
-    return Decision(weighted, round(row.confidence, 4), round(row.coverage, 4), in_scope, reason, explanation)
+def path(name: str, experts: Sequence[str], parents: Mapping[str, str | None]) -> list[str]:
+    """From the root down to the expert; a parent that is not there, or a ring, ends the way up."""
+    way = [name]
+    while (above := parents.get(way[0])) in experts and above is not None and above not in way:
+        way.insert(0, above)
+    return way
 
 
-def _reason(
-    weighted: Sequence[tuple[str, float]], in_scope: bool, coverage: float, explanation: Mapping[str, Any]
-) -> str:
-    best = weighted[0][0]
-    score = explanation["scores"][best]
-    parts = [f"{best} scores highest (gate {score['gate']:.2f}, own assessment {score['self']:.2f})"]
-    keywords = explanation["keywords"].get(best)
-    if keywords:
-        parts.append(f"keywords {', '.join(keywords[:3])}")
-    near = next((n for n in explanation["nearest"] if n["expert"] == best), None)
-    if near:
-        parts.append(f"like its example “{_short(near['text'])}” ({near['cosine']:.2f})")
-    if score["load"] < 1:
-        parts.append(f"although it is busy (load factor {score['load']:.2f})")
-    text = "; ".join(parts)
-    if not in_scope:
-        text = f"No expert covers this well (coverage {coverage:.2f}); {text}"
-    elif len(weighted) > 1:
-        text += f"; {', '.join(name for name, _ in weighted[1:])} asked as well"
-    return text + "."
+def _ordered(final: Floats, experts: Sequence[str], standings: Mapping[str, Standing], policy: Policy) -> Places:
+    """Places of the experts by their score, int64[n, ·]: balanced by room first, and near ties by priority."""
+    width = min(max(policy.top_k, 2) + 2, len(experts)) if policy.risk is None else len(experts)
+    order = np.argsort(-final, axis=1, kind="stable")[:, :width]
+    if not standings:
+        return order
+    if policy.tie_margin > 0 and width > 1:
+        priority = np.array([standings[name].priority if name in standings else 0.0 for name in experts])
+        first, second = order[:, 0].copy(), order[:, 1].copy()
+        rows = np.arange(len(order))
+        tied = final[rows, first] - final[rows, second] < policy.tie_margin
+        swapped = tied & (priority[second] > priority[first]) & (final[rows, second] > 0)
+        order[swapped, 0], order[swapped, 1] = second[swapped], first[swapped]
+    if policy.balance_budget > 0:
+        room = np.array([_room(standings.get(name), policy, len(final)) for name in experts], np.int64)
+        if (np.bincount(order[:, 0], minlength=len(experts)) > room).any():
+            for row, place in enumerate(balanced(final, room, budget=policy.balance_budget)):
+                if place != final[row].argmax() and place in order[row]:
+                    rest = order[row][order[row] != place]
+                    order[row] = np.concatenate([[place], rest])
+    return order
 
 
-def _short(text: str, limit: int = 60) -> str:
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+def _room(standing: Standing | None, policy: Policy, n: int) -> int:
+    if standing is None:
+        return n
+    return max(int(standing.capacity * policy.capacity_factor) - standing.queue - standing.in_flight, 0)
+
+
+def _kept(final: Floats, order: Places, share: Floats, policy: Policy) -> list[int]:
+    """Places of the experts that are asked, best first."""
+    if policy.risk is not None:
+        wanted = [int(place) for place in order if share[place] >= policy.risk]
+        return wanted or [int(order[0])]
+    top = [int(place) for place in order[: policy.top_k]]
+    total = sum(float(final[place]) for place in top)
+    rest = [place for place in top[1:] if final[place] > 0 and final[place] >= policy.min_weight * total]
+    return [top[0], *rest]

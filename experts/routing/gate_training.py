@@ -1,30 +1,31 @@
-"""Training the gating network: 384 → 256 → 128 → experts, noisy top-k, a load-balancing loss.
+"""Training the gating network: traits → 256 → 128 → experts, noisy top-k, a load-balancing loss.
 
-Noise and balance follow Shazeer et al. 2017, "Outrageously Large Neural Networks", equations 3–6.
+Noise and balance follow Shazeer et al. 2017, "Outrageously Large Neural Networks", equations 3-6. The linear path
+beside the network learns what many narrow experts need, the network what few broad ones do.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experts.encoders.base import Vectors
-from experts.routing.base import Floats
+from experts.routing.base import Floats, Places
+from experts.routing.gate import SCALE, Gate
 
 HIDDEN = (256, 128)
 _DROPOUT = 0.1
 _EPOCHS = 30
+_MOST_STEPS = 2_000
 _BATCH = 128
-_RATE = 4e-3
+_RATE = 2e-3
 _WEIGHT_DECAY = 1e-2
+_SMOOTHING = 0.05
 _BALANCE = 0.01
 
 
-class Gate(nn.Module):
+class GateNetwork(nn.Module):
     """The network, with the noise it is trained under."""
 
     def __init__(self, dimension: int, n_experts: int) -> None:
@@ -34,13 +35,14 @@ class Gate(nn.Module):
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(_DROPOUT)]
         self.body = nn.Sequential(*layers, nn.Linear(sizes[-1], n_experts))
+        self.straight = nn.Linear(dimension, n_experts)
         self.noise = nn.Linear(dimension, n_experts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [n, E]; while training with learned noise on them."""
-        logits: Tensor = self.body(x)
+        logits: Tensor = self.body(x) + self.straight(x)
         if self.training:
-            logits = logits + torch.randn_like(logits) * F.softplus(self.noise(x))
+            logits = logits + torch.randn_like(logits) * F.softplus(self.noise(x) - 3)
         return logits
 
 
@@ -52,36 +54,36 @@ def balance_loss(logits: Tensor, k: int) -> Tensor:
     return importance.var(unbiased=False) / (importance.mean() ** 2 + 1e-9)
 
 
-def train_gate(
-    vectors: Vectors, owner: NDArray[np.int64], n_experts: int, *, top_k: int, seed: int
-) -> list[tuple[Floats, Floats]]:
-    """The layers (weight, bias) of a gate trained on ``vectors`` float32[m, d] and their experts' places."""
+def train_gate(traits: Floats, owner: Places, n_experts: int, *, top_k: int, seed: int) -> Gate:
+    """A gate trained on ``traits`` float32[m, f] and the places of their experts.
+
+    Experts with few exemplars weigh more, by the root of how few: by their full share a handful of exemplars would
+    shout down hundreds.
+    """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    gate = Gate(vectors.shape[1], n_experts)
-    x, y = torch.from_numpy(np.ascontiguousarray(vectors)), torch.from_numpy(owner)
-    counts = torch.bincount(y, minlength=n_experts).clamp(min=1)
-    class_weight = counts.float().mean() / counts
-    optimizer = torch.optim.AdamW(gate.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
-    steps = _EPOCHS * -(-len(x) // _BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    gate.train()
+    network = GateNetwork(traits.shape[1], n_experts)
+    x = torch.from_numpy(np.ascontiguousarray(traits, np.float32) * np.float32(SCALE))
+    y = torch.from_numpy(owner)
+    counts = torch.bincount(y, minlength=n_experts).clamp(min=1).float()
+    class_weight = (counts.mean() / counts).sqrt()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
+    batch = max(_BATCH, -(-len(x) * _EPOCHS // _MOST_STEPS))
+    steps = _EPOCHS * -(-len(x) // batch)
+    rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    network.train()
     for _ in range(_EPOCHS):
-        for batch in torch.split(torch.randperm(len(x), generator=generator), _BATCH):
-            logits = gate(x[batch])
-            loss = F.cross_entropy(logits, y[batch], weight=class_weight, label_smoothing=0.05)
+        for rows in torch.split(torch.randperm(len(x), generator=generator), batch):
+            logits = network(x[rows])
+            loss = F.cross_entropy(logits, y[rows], weight=class_weight, label_smoothing=_SMOOTHING)
             loss = loss + _BALANCE * balance_loss(logits, top_k)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            schedule.step()
-    linear = [module for module in gate.body if isinstance(module, nn.Linear)]
-    return [(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()) for layer in linear]
+            rates.step()
+    linear = [module for module in network.body if isinstance(module, nn.Linear)]
+    return Gate([_arrays(layer) for layer in linear], _arrays(network.straight))
 
 
-def fit_temperature(logits: Floats, owner: NDArray[np.int64]) -> float:
-    """The temperature that minimises the negative log likelihood of held-out ``logits`` float32[m, E]."""
-    x, y = torch.from_numpy(logits), torch.from_numpy(owner)
-    candidates: Sequence[float] = np.exp(np.linspace(np.log(0.05), np.log(10), 120)).tolist()
-    losses = [float(F.cross_entropy(x / temperature, y)) for temperature in candidates]
-    return candidates[int(np.argmin(losses))]
+def _arrays(layer: nn.Linear) -> tuple[Floats, Floats]:
+    return layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()

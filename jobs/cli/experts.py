@@ -9,7 +9,9 @@ import typer
 
 from jobs import catalogue
 from jobs.cli.console import JsonFlag, emit_json, note, printable, say, table
+from jobs.cli.retrieval import bench_retrieval
 from jobs.cli.session import runtime
+from jobs.cli.standing import experts_status
 from storage import catalogue as stored
 from storage import rates
 from storage.database import transact
@@ -17,6 +19,8 @@ from storage.database import transact
 app = typer.Typer(no_args_is_help=True, help="See experts, load them, change what they know.")
 docs_app = typer.Typer(no_args_is_help=True, help="The documents of an expert's library.")
 app.add_typer(docs_app, name="docs")
+app.command("status")(experts_status)
+app.command("bench-retrieval")(bench_retrieval)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An expert.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until the change serves.")]

@@ -8,10 +8,10 @@ import typer
 
 from jobs import ask as asking
 from jobs import demo as demonstration
-from jobs.cli import batch, experts, judging, stack
+from jobs.cli import batch, experts, judging, router, stack
 from jobs.cli.console import JsonFlag, emit_json, printable, say, table
 from jobs.cli.errors import FAILED, report
-from jobs.cli.explaining import show_decision, show_reply
+from jobs.cli.explaining import show_reply
 from jobs.cli.session import runtime, settings
 from jobs.doctor import examine
 from worker.settings import shown
@@ -22,11 +22,10 @@ app = typer.Typer(
     add_completion=False,
     help="Route batches of queries to domain experts, durably, line by line.",
 )
-router_app = typer.Typer(no_args_is_help=True, help="How queries are routed.")
 config_app = typer.Typer(no_args_is_help=True, help="The settings.")
 app.add_typer(batch.app, name="batch")
 app.add_typer(experts.app, name="experts")
-app.add_typer(router_app, name="router")
+app.add_typer(router.app, name="router")
 app.add_typer(judging.gaps_app, name="gaps")
 app.add_typer(config_app, name="config")
 app.add_typer(stack.database_app, name="db")
@@ -67,16 +66,6 @@ def ask(
         show_reply(reply)
     if reply.text is None:
         raise typer.Exit(FAILED)
-
-
-@router_app.command("explain")
-def explain(question: Question, top_k: TopK = None, as_json: JsonFlag = False) -> None:
-    """Show where a question would go, and why. Nothing is answered or stored."""
-    found = asking.explain(runtime(), question, top_k=top_k)
-    if as_json:
-        emit_json(found)
-    else:
-        show_decision(found)
 
 
 @config_app.command("show")

@@ -4,6 +4,7 @@ from alembic import context
 from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
+import storage.tables.alerts
 import storage.tables.experts
 import storage.tables.jobs
 import storage.tables.runs  # noqa: F401  (the imports fill SQLModel.metadata)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experts.combining import Combined, ExpertAnswer
-from experts.encoders.base import EncoderSpec, Vectors
+from experts.encoders.base import Embedded, EncoderSpec, Vectors, of_vectors
 from experts.encoders.hashing import HashingEncoder
 
 
@@ -19,6 +19,9 @@ class RecordingEncoder:
     def encode(self, texts: Sequence[str]) -> Vectors:
         self.calls.append(list(texts))
         return HashingEncoder().encode(texts)
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        return of_vectors(self.encode(texts))
 
 
 class AlphabeticalCombiner:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -11,7 +12,8 @@ from experts.encoders.base import Encoder, EncoderSpec, Vectors
 from experts.encoders.hashing import HashingEncoder
 from experts.kinds import ENCODERS, SENTENCE_TRANSFORMERS, find
 from experts.knowledge import KnowledgeBase, build
-from experts.routing.base import ExpertProfile, TrainingSet
+from experts.routing import base
+from experts.routing.base import Examples, ExpertProfile, TrainingSet
 
 LAW = settings(deadline=None, max_examples=50, derandomize=True)
 
@@ -91,9 +93,12 @@ def knowledge() -> KnowledgeBase:
 def training_set(names: Sequence[str] = tuple(EXEMPLARS), *, outside: Sequence[str] = OUTSIDE) -> TrainingSet:
     """Twelve exemplars and a few passages for each of these experts, embedded without a model."""
     patterns = ("what is a {}", "explain the {} to me", "my {} does not work", "{} or not?")
-    profiles = []
+    profiles, texts = [], []
     for name in names:
-        exemplars = [pattern.format(keyword) for keyword in EXEMPLARS[name] for pattern in patterns]
+        texts += [pattern.format(keyword) for keyword in EXEMPLARS[name] for pattern in patterns]
         passages = [f"All about the {keyword}. It is a part of {name}." for keyword in EXEMPLARS[name]]
-        profiles.append(ExpertProfile(name, EXEMPLARS[name], exemplars, embed(exemplars), embed(passages)))
-    return TrainingSet(profiles, outside, embed(outside) if outside else None, "hashing")
+        profiles.append(ExpertProfile(name, EXEMPLARS[name], embed(passages)))
+    owner = np.repeat(np.arange(len(names)), len(texts) // len(names))
+    owner = np.concatenate([owner, np.full(len(outside), base.OUTSIDE)])
+    texts += outside
+    return TrainingSet(profiles, Examples(texts, owner, HashingEncoder().embed(texts)), "hashing")

@@ -2,29 +2,22 @@
 
 import os
 import signal
-from collections.abc import Sequence
-from pathlib import Path
 
-from experts.encoders.base import Vectors
-from experts.routing import heuristic
-from experts.routing.base import Scores
+from experts.routing.base import Floats
+from experts.routing.kinds import heuristic
+from experts.routing.known import Queries
 
 
-class PoisonRouter(heuristic.HeuristicRouter):
+class PoisonRouter(heuristic.Router):
     """The heuristic one; but a query that says ROUTEKILL kills the process, one that says ROUTEBREAK raises."""
 
-    def score(self, texts: Sequence[str], vectors: Vectors | None) -> Scores:
-        for text in texts:
+    def score(self, queries: Queries) -> Floats:
+        for text in queries.texts:
             if "ROUTEKILL" in text:
                 os.kill(os.getpid(), signal.SIGKILL)
             if "ROUTEBREAK" in text:
                 raise ValueError(f"cannot route {text!r}")
-        return super().score(texts, vectors)
+        return super().score(queries)
 
 
-def load(folder: Path) -> PoisonRouter:
-    plain = heuristic.load(folder)
-    return PoisonRouter(plain.experts, {name: [name] for name in plain.experts})
-
-
-ROUTERS = {"poison": "tests.doubles.routers:load"}
+ROUTERS = {"poison": "tests.doubles.routers:PoisonRouter"}

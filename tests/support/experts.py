@@ -1,11 +1,14 @@
 """Small experts for tests: no documents, no model, stored and served in one step."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from sqlalchemy import Connection
 
-from experts.routing.base import ExpertProfile, TrainingSet, train_router
+from experts.routing.base import Examples, ExpertProfile, TrainingSet
+from experts.routing.training import train_router
 from storage import catalogue, versions
 from storage.artefacts import ArtefactStore
 from storage.catalogue import NewExpert
@@ -36,19 +39,18 @@ def serve(
     """Store these experts and make a router over them live; the router's number."""
     for name in names:
         catalogue.put_expert(connection, NewExpert(name, engine, card(name), [f"a question about {name}"], []))
-    trained = train_router(
-        kind if kind in ("heuristic", "random") else "heuristic",
-        TrainingSet([ExpertProfile(name, [name], []) for name in names], [], None, None),
-    )
+    examples = Examples([f"a question about {name}" for name in names], np.arange(len(names)), None)
+    trained = train_router("heuristic", TrainingSet([ExpertProfile(name, [name]) for name in names], examples, None))
     store = ArtefactStore(str(home / "artefacts"), home / "cache")
     path = f"routers/{kind}/{'-'.join(names)}"
-    return versions.promote_router(
+    version = versions.add_router(
         connection,
         kind=kind,
         encoder=None,
         artefact=path,
-        artefact_sha256=store.put_tree(path, trained.files),
+        artefact_sha256=store.put_tree(path, replace(trained, kind=kind).files()),
         content_sha256="-".join(names),
         experts=names,
         metrics={},
     )
+    return versions.promote_router(connection, version).id

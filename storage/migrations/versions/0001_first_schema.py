@@ -54,6 +54,7 @@ def upgrade() -> None:
     sa.Column('experts', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
     sa.Column('metrics', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
+    sa.Column('promoted_at', sa.DateTime(timezone=True), nullable=True),
     sa.CheckConstraint("state IN ('trained', 'live', 'retired')", name='state_is_known'),
     sa.PrimaryKeyConstraint('id')
     )
@@ -104,6 +105,7 @@ def upgrade() -> None:
     op.create_index('run_open', 'run', ['state', 'id'], unique=False, postgresql_where=sa.text("state NOT IN ('completed', 'cancelled', 'expired')"))
     op.create_index('run_name', 'run', ['name'], unique=False, postgresql_where=sa.text('name IS NOT NULL'))
     op.create_index('run_preview', 'run', ['created_at'], unique=False, postgresql_where=sa.text("kind = 'preview'"))
+    op.create_index('run_ended', 'run', ['finished_at'], unique=False, postgresql_where=sa.text("finished_at IS NOT NULL AND kind <> 'preview'"))
     op.create_index('run_lease', 'run', ['lease_until'], unique=False, postgresql_where=sa.text('lease_until IS NOT NULL'))
     op.create_table('document',
     sa.Column('id', sa.Integer(), sa.Identity(always=True), nullable=False),
@@ -163,6 +165,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id')
     )
     op.create_index('feedback_run', 'feedback', ['run_id'], unique=False)
+    op.create_index('feedback_said', 'feedback', ['created_at', 'expert', 'positive'], unique=False, postgresql_where=sa.text('positive IS NOT NULL'))
     op.create_table('job_event',
     sa.Column('id', sa.BigInteger(), sa.Identity(always=True), nullable=False),
     sa.Column('job_id', sa.BigInteger(), nullable=False),
@@ -211,6 +214,20 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('run_id', 'idx')
     )
     op.create_index('query_custom_id', 'query', ['run_id', 'custom_id'], unique=True, postgresql_where=sa.text('NOT rejected'))
+    op.create_table('router_alert',
+    sa.Column('id', sa.BigInteger(), sa.Identity(always=True), nullable=False),
+    sa.Column('kind', sa.String(), nullable=False),
+    sa.Column('run_id', sa.BigInteger(), nullable=True),
+    sa.Column('expert', sa.String(), nullable=True),
+    sa.Column('message', sa.String(), nullable=False),
+    sa.Column('detail', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
+    sa.Column('seen_at', sa.DateTime(timezone=True), nullable=True),
+    sa.ForeignKeyConstraint(['run_id'], ['run.id'], ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id')
+    )
+    op.create_index('router_alert_unseen', 'router_alert', ['kind', sa.literal_column('coalesce(run_id, 0)'), sa.literal_column("coalesce(expert, '')")], unique=True, postgresql_where=sa.text('seen_at IS NULL'))
+    op.create_index('router_alert_run', 'router_alert', ['run_id'], unique=False)
     op.create_table('shard',
     sa.Column('epoch', sa.BigInteger(), server_default=sa.text('0'), nullable=False),
     sa.Column('attempts', sa.BigInteger(), server_default=sa.text('0'), nullable=False),
@@ -341,6 +358,7 @@ def downgrade() -> None:
     op.drop_table('shard')
     op.drop_index('query_custom_id', table_name='query', postgresql_where=sa.text('NOT rejected'))
     op.drop_table('query')
+    op.drop_table('router_alert')
     op.drop_table('past_outcome')
     op.drop_table('knowledge')
     op.drop_index('job_event_job', table_name='job_event')

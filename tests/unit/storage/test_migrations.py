@@ -10,6 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, text
 from sqlmodel import SQLModel
 
+import storage.tables.alerts
 import storage.tables.experts
 import storage.tables.jobs
 import storage.tables.runs  # noqa: F401  (the imports fill SQLModel.metadata)
