@@ -49,6 +49,8 @@ def bench(
     train = _of(rows, _split(path, splits, options.train_split, _TRAIN, "train"))
     dev_name = _split(path, splits, options.dev_split, _DEV, None)
     test = _of(rows, _split(path, splits, options.test_split, _TEST, "test"))
+    if dev_name == test[0].split:
+        dev_name = None  # what is tested on is not calibrated on
     # Before numpy is imported: idle threads that spin keep the others from working.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from experts.evaluation.benchmark import Plan, Rows, benchmark

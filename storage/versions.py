@@ -140,14 +140,22 @@ def promote_router(connection: Connection, version: int) -> RouterView:
 
 
 def rollback_router(connection: Connection) -> RouterView | None:
-    """Make the router live that was live before the present one; None where there was none."""
+    """Make the router live that was so before the present one; None where there was none.
+
+    The present one loses its place in the order, so that going back again goes further back.
+    """
+    present = live_router(connection)
     before = connection.execute(
         text(
             "SELECT id FROM router_version WHERE state = 'retired' AND promoted_at IS NOT NULL"
-            " AND id < (SELECT id FROM router_version WHERE state = 'live') ORDER BY id DESC LIMIT 1"
+            " ORDER BY promoted_at DESC, id DESC LIMIT 1"
         )
     ).scalar_one_or_none()
-    return None if before is None else promote_router(connection, before)
+    if before is None or present is None:
+        return None
+    found = promote_router(connection, before)
+    connection.execute(text("UPDATE router_version SET promoted_at = NULL WHERE id = :id"), {"id": present.id})
+    return found
 
 
 def routers(connection: Connection) -> list[RouterView]:

@@ -9,7 +9,7 @@ from celery import Task, shared_task
 from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
-from experts.combining import Combiner, ExpertAnswer, make_combiner
+from experts.combining import Combiner, ExpertAnswer, disagreement, make_combiner
 from storage import rates, shards, windows
 from storage.hints import FinalizeHint, Hint
 from storage.lines import error_line, output_line
@@ -94,11 +94,13 @@ def outcome(shard: ClaimedShard, query: AnsweredQuery, combiner: Combiner, quali
         return failed_outcome(shard, query, code, message)
     combined = combiner.combine(usable)
     passport = passport_of(query, shard)
+    apart = disagreement(usable)
     passport |= {
         "answered": combined.answered,
         "answer_confidence": combined.confidence,
         "answered_by": combined.expert,
         "strategy": shard.strategy,
+        "disagreement": None if apart is None else round(apart, 4),
         "passages": next(a["passages"] for a in query.answers if a["expert"] == combined.expert),
         "alternatives": [
             {"expert": a.expert, "text": a.text, "answered": a.answered, "confidence": a.confidence}

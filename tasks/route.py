@@ -26,7 +26,7 @@ from storage.shards import ClaimedShard, DecisionRow, NewChunk, OpenQuery
 from storage.versions import RouterView
 from tasks import models
 from tasks.isolate import Failed, isolate
-from tasks.watch import standing_of
+from tasks.watch import limits, standing_of
 from tasks.work import Work
 from worker import names
 from worker.faults import fault_point
@@ -179,15 +179,10 @@ def policy(settings: Settings, top_k: int, router: RouterModel, known: Mapping[s
         availability=routing.availability,
         tie_margin=routing.tie_margin,
         balance_budget=routing.balance_budget,
+        max_misroute=routing.max_misroute,
         risk=None if routing.max_misroute is None else router.risk(routing.max_misroute),
         parents={name: expert.card.get("parent") for name, expert in known.items()},
     )
-
-
-def limits(settings: Settings) -> Limits:
-    """What an expert must keep to, to be available."""
-    routing = settings.routing
-    return Limits(routing.max_latency_seconds, routing.min_accuracy, routing.max_error_rate)
 
 
 def _row(

@@ -1,5 +1,7 @@
 """The sweeper: on a clock, it makes due again what a crash, a lost message or a lost chord left behind."""
 
+import time
+
 import redis
 import structlog
 from celery import Task, shared_task
@@ -8,6 +10,7 @@ from sqlalchemy import Connection
 from storage import runs, sweeping, windows
 from storage.hints import AnswerHint, FinalizeHint, Hint
 from storage.sweeping import Patience
+from tasks.watch import limits, watch
 from tasks.work import Work
 from worker import names
 from worker.app import PREFIX
@@ -17,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 # Longer than any dry run waits.
 _PREVIEW_AGE_S = 90_000.0
+_LOOK_EVERY_S = 60.0
+_looked_at = float("-inf")
 
 
 @shared_task(name=names.SWEEP, bind=True)
@@ -37,8 +42,19 @@ def sweep(self: Task) -> None:
     hints = work.transact(lambda c: sweeping.mark_published(c, hints))
     hints += work.transact(lambda c: windows.fill(c, window=pipeline.window_shards))
     work.runtime.dispatcher.send(hints)
+    _look_around(work)
     # Last and on its own: a large one takes a while.
     work.transact(lambda c: runs.remove_stale_preview(c, older_than_s=_PREVIEW_AGE_S))
+
+
+def _look_around(work: Work) -> None:
+    """Raise the alerts that are due, about once a minute; several sweepers that do so at once do no harm."""
+    global _looked_at
+    if time.monotonic() - _looked_at < _LOOK_EVERY_S:
+        return
+    _looked_at = time.monotonic()
+    for alert in work.transact(lambda c: watch(c, limits(work.runtime.settings))):
+        log.warning("router.alert", kind=alert.kind, run=alert.run_id, expert=alert.expert, message=alert.message)
 
 
 def patience(pipeline: Pipeline) -> Patience:

@@ -9,6 +9,7 @@ from storage import alerts
 from storage import standing as stored
 from storage.alerts import Alert, AlertKind
 from storage.standing import Measured
+from worker.settings import Settings
 
 # Below this many, an uneven load is chance.
 _LEAST_QUERIES = 500
@@ -65,3 +66,9 @@ def of_standing(now: Standing) -> list[Alert]:
         for kind, what in kinds
         if what
     ]
+
+
+def limits(settings: Settings) -> Limits:
+    """What an expert must keep to, to be available."""
+    routing = settings.routing
+    return Limits(routing.max_latency_seconds, routing.min_accuracy, routing.max_error_rate)

@@ -83,7 +83,9 @@ class Routing(Section):
     )
     world: bool = Field(True, description="whether training reads the shipped sample of what else people ask")
     load_factor: bool = Field(True, description="whether a busy expert's score shrinks")
-    load_from: Share = Field(0.8, description="load above which the score shrinks, as a share of the expert's capacity")
+    load_from: Share = Field(
+        0.8, description="load above which the score shrinks, as a share of capacity × capacity_factor"
+    )
     capacity_factor: float = Field(1.25, ge=1, description="room for imbalance in an expert's capacity")
     balance_budget: Share = Field(
         0.01, description="expected accuracy that may be given up to keep experts within their capacity; 0: none"

@@ -48,6 +48,8 @@ class SentenceEncoder:
         return self.embed(texts).vectors
 
     def embed(self, texts: Sequence[str]) -> Embedded:
+        if not texts:
+            return self.embed([""]).take(slice(0))
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         layers: Vectors | None = None
         texts = [text[: self._max_tokens * _CHARS_PER_TOKEN] for text in texts]

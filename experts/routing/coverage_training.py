@@ -162,7 +162,7 @@ class _Shown:
         known, model = self._known, self._model
         near = known.index.search(vectors, min(NEIGHBOURS, len(known.vectors)))
         familiar = model.familiarity.nearest(traits)
-        gate = model.gate(Queries(texts, vectors, traits, near, model.familiarity.rank(familiar)))
+        gate = model.gate(Queries(texts, vectors, traits, near, familiar, model.familiarity.rank(familiar)))
         if background is None and len(known.background):
             background = nearest_in(vectors @ known.background.T, 5)
         if outside is None and len(known.outside):

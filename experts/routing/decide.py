@@ -17,7 +17,8 @@ from experts.standing import Standing
 class Policy:
     """How scores become decisions; see the settings of the same names.
 
-    ``risk`` is the share from which on an expert is asked whatever ``top_k`` says; None without ``max_misroute``.
+    ``risk`` is the share from which on an expert is asked whatever ``top_k`` says, so that at most ``max_misroute`` of
+    the queries miss theirs; both None where no such limit is set.
     ``parents`` names the expert above an expert.
     """
 
@@ -30,6 +31,7 @@ class Policy:
     availability: bool = True
     tie_margin: float = 0.02
     balance_budget: float = 0.01
+    max_misroute: float | None = None
     risk: float | None = None
     parents: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -79,7 +81,7 @@ def decide(
     domain = scores.share.argmax(axis=1)
     decisions = []
     for row, text in enumerate(texts):
-        kept = _kept(final[row], order[row], share[row], policy)
+        kept = _kept(final[row], order[row], scores.share[row], policy)
         total = sum(float(final[row, place]) for place in kept)
         weights = [float(final[row, place]) / total for place in kept] if total > 0 else [1 / len(kept)] * len(kept)
         weighted = tuple((experts[place], round(weight, 4)) for place, weight in zip(kept, weights, strict=True))
@@ -99,6 +101,8 @@ def decide(
             threshold=policy.in_scope_threshold,
         )
         reason, explanation = explained(choice, standings, policy.parents)
+        if policy.risk is not None:
+            explanation["risk"] = {"max_misroute": policy.max_misroute, "asked_from": round(policy.risk, 4)}
         explanation["analysis"] = {"domain": experts[domain[row]], **analyse(text).as_dict()}
         decisions.append(
             Decision(
@@ -180,7 +184,7 @@ def _room(standing: Standing | None, policy: Policy, n: int) -> int:
 def _kept(final: Floats, order: Places, share: Floats, policy: Policy) -> list[int]:
     """Places of the experts that are asked, best first."""
     if policy.risk is not None:
-        wanted = [int(place) for place in order if share[place] >= policy.risk]
+        wanted = [int(place) for place in order if share[place] >= policy.risk and final[place] > 0]
         return wanted or [int(order[0])]
     top = [int(place) for place in order[: policy.top_k]]
     total = sum(float(final[place]) for place in top)

@@ -69,9 +69,9 @@ def otherwise(choice: Choice) -> dict[str, Any]:
     """
     first = choice.kept[0]
     parts = {
-        "gate": int(choice.gate.argmax()),
-        "own assessment": int(choice.own.argmax()),
-        "without load and standing": int(choice.share.argmax()),
+        "the gate alone": int(choice.gate.argmax()),
+        "own assessment alone": int(choice.own.argmax()),
+        "load and standing aside": int(choice.share.argmax()),
     }
     found: dict[str, Any] = {
         "alone": {name: choice.experts[place] for name, place in parts.items() if place != first},

@@ -26,7 +26,11 @@ def cluster_folds(vectors: Vectors, owner: Places, n_folds: int, *, seed: int) -
     fold = np.zeros(len(owner), np.int64)
     random = np.random.default_rng(seed)
     for places in _by_owner(owner):
-        n_clusters = min(_CLUSTERS, max(n_folds, len(places) // _PER_CLUSTER), len(places))
+        distinct = len(np.unique(vectors[places], axis=0))
+        if distinct <= n_folds:
+            fold[random.permutation(places)] = np.arange(len(places)) % n_folds
+            continue
+        n_clusters = min(_CLUSTERS, max(n_folds, len(places) // _PER_CLUSTER), distinct)
         clusters = KMeans(n_clusters, n_init=1, random_state=seed).fit_predict(vectors[places])
         fold[places] = random.permutation(n_clusters)[clusters] % n_folds
     return fold

@@ -41,7 +41,7 @@ class Gate:
 
 def gate_from(arrays: Mapping[str, Floats]) -> Gate:
     """The gate whose ``arrays()`` these are. Raises KeyError."""
-    n = sum(1 for name in arrays if name.startswith("gate.") and name.endswith(".weight")) - 1
+    n = len({name.split(".")[1] for name in arrays if name.startswith("gate.")} - {"straight"})
     return Gate(
         [(arrays[f"gate.{number}.weight"], arrays[f"gate.{number}.bias"]) for number in range(n)],
         (arrays["gate.straight.weight"], arrays["gate.straight.bias"]),

@@ -16,6 +16,10 @@ NEIGHBOURS = 64
 MAX_PASSAGES = 512  # per expert
 # A topic of the world is an expert's when its queries' neighbours say so with at least this share on average.
 _ADOPTED_FROM = 0.45
+# Among fewer experts than this, somebody always has a large share: the topic must then lie near exemplars as well, as
+# near as all but this part of them lie to each other, and less so the more experts there are.
+_MANY_EXPERTS = 5
+_USUAL = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +27,15 @@ class Queries:
     """n queries, with what every way of scoring them looks at.
 
     ``vectors`` float32[n, d] and ``traits`` float32[n, f] are the encoder's view, ``near`` the nearest exemplars.
-    ``familiar`` float32[n] in [0, 1] says how much a query looks like the exemplars: the share of them that lie farther
-    from all others than the query lies from them.
+    ``alike`` float32[n] is the cosine of the exemplar most alike in meaning and manner, and ``familiar`` float32[n] in
+    [0, 1] what that means: the share of exemplars that lie farther from all others than the query from its nearest.
     """
 
     texts: Sequence[str]
     vectors: Vectors
     traits: Floats
     near: Near
+    alike: Floats
     familiar: Floats
 
     def __len__(self) -> int:
@@ -171,7 +176,14 @@ def adopt(vectors: Vectors, owner: Places, n_experts: int, world: World) -> Plac
     near = index.search(world.embedded.vectors, k)
     np.add.at(total, world.topic, np.exp(vote(near, owner, n_experts)))
     share = total / np.maximum(np.bincount(world.topic, minlength=n_topics), 1)[:, None]
-    of_topic = np.where(share.max(axis=1, initial=0) > _ADOPTED_FROM, share.argmax(axis=1), OUTSIDE)
+    nearest = np.zeros(n_topics)
+    np.add.at(nearest, world.topic, near.cosines[:, 0])
+    nearest /= np.maximum(np.bincount(world.topic, minlength=n_topics), 1)
+    adopted_topic = share.max(axis=1, initial=0) > _ADOPTED_FROM
+    if n_experts < _MANY_EXPERTS and len(vectors) > 1:
+        part = _USUAL * (_MANY_EXPERTS - n_experts) / (_MANY_EXPERTS - 1)
+        adopted_topic &= nearest >= np.quantile(nearest_but_self(vectors, 1).cosines, part)
+    of_topic = np.where(adopted_topic, share.argmax(axis=1), OUTSIDE)
     adopted: Places = of_topic[world.topic].astype(np.int64)
     return adopted
 

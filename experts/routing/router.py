@@ -42,13 +42,17 @@ class Distances:
     within: Floats
     overall: Floats
 
+    @cached_property
+    def _of_means(self) -> Floats:
+        squared: Floats = ((self.means @ self.within) * self.means).sum(axis=1)
+        return squared
+
     def __call__(self, vectors: Vectors, *, but: NDArray[np.int64] | None = None) -> Floats:
         """Float32[n], in hundreds; ``but`` names for each row an expert that is passed over."""
         if len(vectors) == 0 or self.means.shape[1] == 0:
             return np.zeros(len(vectors), np.float32)
         projected = vectors @ self.within
-        to_means = (projected * vectors).sum(axis=1)[:, None] - 2 * projected @ self.means.T
-        to_means = to_means + ((self.means @ self.within) * self.means).sum(axis=1)
+        to_means = (projected * vectors).sum(axis=1)[:, None] - 2 * projected @ self.means.T + self._of_means
         if but is not None:
             to_means[np.arange(len(vectors)), but] = np.inf
         residual = vectors - self.centre
@@ -118,7 +122,7 @@ class RouterModel:
         if not self.needs_vectors:
             nothing = Near(np.zeros((n, 0), np.float32), np.zeros((n, 0), np.int64))
             empty = np.zeros((n, 0), np.float32)
-            return Queries(texts, empty, empty, nothing, np.ones(n, np.float32))
+            return Queries(texts, empty, empty, nothing, np.ones(n, np.float32), np.ones(n, np.float32))
         wanted = self.known.vectors.shape[1]
         if embedded is None or embedded.vectors.shape[1:] != (wanted,):
             raise ModelUnusable(
@@ -132,8 +136,8 @@ class RouterModel:
             raise ModelUnusable("a query has a vector that is not all numbers")
         traits = standardised(embedded.layers, self.known.centre)
         near = self.known.index.search(embedded.vectors, min(NEIGHBOURS, len(self.known.vectors)))
-        familiar = self.familiarity.rank(self.familiarity.nearest(traits))
-        return Queries(texts, embedded.vectors, traits, near, familiar)
+        alike = self.familiarity.nearest(traits)
+        return Queries(texts, embedded.vectors, traits, near, alike, self.familiarity.rank(alike))
 
     def gate(self, queries: Queries) -> Floats:
         """Log-probabilities of the kind at the calibrated temperature, float32[n, E]."""
@@ -153,7 +157,7 @@ class RouterModel:
             certainty=certainty,
             outside=_searched(outside, vectors, 3, len(self.known.outside)),
             background=_searched(background, vectors, 5, len(self.known.background)),
-            familiar=self.familiarity.nearest(queries.traits),
+            familiar=queries.alike,
             centre=(vectors @ self.centres.T).max(axis=1),
             distance=self.distances(vectors),
         )
@@ -188,13 +192,17 @@ class RouterModel:
         return same
 
     def _neighbours(self, queries: Queries, outside: Near | None) -> list[list[Neighbour]]:
+        n_own, owner, texts = self.known.n_own, self.known.owner, self.known.texts
+        # Python numbers: reading single numbers out of arrays costs more than all the rest.
+        places, cosines = queries.near.places.tolist(), queries.near.cosines.tolist()
         found = []
         for row in range(len(queries)):
-            near = [
-                Neighbour(self.experts[self.known.owner[place]], self.known.texts[place], float(cosine))
-                for place, cosine in zip(queries.near.places[row], queries.near.cosines[row], strict=True)
-                if 0 <= place < self.known.n_own
-            ][:SHOWN]
+            near = []
+            for place, cosine in zip(places[row], cosines[row], strict=True):
+                if 0 <= place < n_own:
+                    near.append(Neighbour(self.experts[owner[place]], texts[place], cosine))
+                    if len(near) == SHOWN:
+                        break
             if outside is not None:
                 near += [
                     Neighbour(None, self.known.outside_texts[place], float(cosine))
@@ -300,7 +308,7 @@ def _load(folder: Path) -> RouterModel:
     )
     if len(known.owner) != len(vectors) or not known.experts or len(known.texts) > len(vectors):
         raise ModelUnusable(f"router {folder.name}: its parts do not belong together")
-    return RouterModel(
+    model = RouterModel(
         kind=about["kind"],
         encoder=about["encoder"],
         known=known,
@@ -317,9 +325,15 @@ def _load(folder: Path) -> RouterModel:
         gate_weight=about["gate_weight"],
         metrics=about["metrics"],
     )
+    # Tried once, so that a part that is missing or does not fit is found now and not by the first query.
+    model.score(
+        [""], Embedded(np.zeros((1, vectors.shape[1]), np.float32), np.zeros((1, *known.centre.shape), np.float32))
+    )
+    return model
 
 
 def _widened(array: NDArray[Any]) -> NDArray[Any]:
     if array.dtype == np.float16:
         return array.astype(np.float32)
-    return array.astype(np.int64) if array.dtype == np.int32 else array
+    # Copied: what is read from a file need not lie where processors multiply fast.
+    return array.astype(np.int64) if array.dtype == np.int32 else array.copy()

@@ -46,13 +46,13 @@ class NearestNeighbours:
 
 
 def nearest_in(cosines: Floats, k: int) -> Near:
-    """The ``k`` largest of each row of ``cosines`` float32[n, m]; what is below -1 counts as not there."""
+    """The ``k`` largest of each row of ``cosines`` float32[n, m]; what is near -2 counts as not there."""
     k = min(k, cosines.shape[1])
     places = np.argpartition(-cosines, k - 1, axis=1)[:, :k] if k else np.zeros((len(cosines), 0), np.int64)
     found = np.take_along_axis(cosines, places, axis=1)
     order = np.argsort(-found, axis=1, kind="stable")
     found, places = np.take_along_axis(found, order, axis=1), np.take_along_axis(places, order, axis=1)
-    gone = found < -1.0
+    gone = found < -1.5  # a cosine may come out a little below -1
     return Near(np.where(gone, np.float32(-1), found).astype(np.float32), np.where(gone, -1, places).astype(np.int64))
 
 

@@ -151,6 +151,7 @@ class _Trial:
             known.traits[:n],
             Near(near.cosines[:n], near.places[:n]) if near is not None else _no_neighbours(n),
             held_out.familiar,
+            held_out.familiar,
         )
         agreement = model.agreement(share, np.exp(log_gate), own, queries)
         return confidence_features(share, held_out.familiar, agreement), share, self._owner
@@ -206,7 +207,7 @@ def _left_out(made: type[Kind], known: Known, familiarity: Familiarity, data: Tr
             nearest = nearest_in(familiarity.rows[held] @ familiarity.rows[rest].T, 1).cosines[:, 0]
             familiar[held] = familiarity.rank(nearest)
         near = kept.index.search(known.vectors[held], min(NEIGHBOURS, len(kept.vectors)))
-        queries = Queries(texts, known.vectors[held], known.traits[held], near, familiar[held])
+        queries = Queries(texts, known.vectors[held], known.traits[held], near, familiar[held], familiar[held])
         log_gate[held] = kind.score(queries)
     return HeldOut(log_softmax(log_gate), familiar)
 
@@ -236,9 +237,9 @@ def _no_neighbours(n: int) -> Near:
     return Near(np.zeros((n, 0), np.float32), np.zeros((n, 0), np.int64))
 
 
-def _no_vectors(n: int) -> tuple[Vectors, Floats, Near, Floats]:
-    empty = np.zeros((n, 0), np.float32)
-    return empty, empty, _no_neighbours(n), np.ones(n, np.float32)
+def _no_vectors(n: int) -> tuple[Vectors, Floats, Near, Floats, Floats]:
+    empty, ones = np.zeros((n, 0), np.float32), np.ones(n, np.float32)
+    return empty, empty, _no_neighbours(n), ones, ones
 
 
 def _flat(n: int) -> Logistic:

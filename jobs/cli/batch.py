@@ -17,6 +17,7 @@ from jobs.preview import dry_run
 from jobs.prune import prune
 from jobs.reading.sources import as_text
 from jobs.retry import retry_failed
+from jobs.run_routing import routing_of
 from jobs.submit import BatchOptions, Priority, duration_s, parse_deadline, submit_batch
 from storage import runs
 from storage.database import transact
@@ -242,6 +243,23 @@ def prune_runs(
         emit_json({"deleted": n})
     else:
         say(f"{n:,} runs deleted")
+
+
+@app.command()
+def routing(run: RunKey, as_json: JsonFlag = False) -> None:
+    """Show how a run was routed, and how often rightly where the right expert is known."""
+    client, view = _find(run)
+    found = routing_of(client, view)
+    if as_json:
+        emit_json(found)
+        return
+    table(
+        ("expert", "first choice", "asked"),
+        [(name, found["first_choices"].get(name, 0), n) for name, n in found["asked"].items()],
+    )
+    plain = {key: value for key, value in found.items() if not isinstance(value, dict) and key != "run"}
+    shown = {key: "–".join(map(str, v)) if isinstance(v, list) else v for key, v in plain.items()}
+    table(("measured", "value"), [(key.replace("_", " "), value) for key, value in shown.items()])
 
 
 @app.command()

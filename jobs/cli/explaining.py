@@ -37,14 +37,29 @@ def show_passages(passages: list[dict[str, Any]]) -> None:
         say(f"  \\[{number}] {printable(passage['title'])} ({source}; cosine {passage['score']:.2f})")
 
 
+def show_otherwise(otherwise: dict[str, Any]) -> None:
+    """What would have changed the decision."""
+    if "runner_up" in otherwise:
+        say(f"next is {otherwise['runner_up']}, {otherwise['margin']:.2f} behind")
+    for part, expert in otherwise.get("alone", {}).items():
+        say(f"{part}: would have chosen {expert}")
+    if "coverage" in otherwise:
+        side = "above" if otherwise["coverage"] >= 0 else "below"
+        say(f"coverage lies {abs(otherwise['coverage']):.2f} {side} the threshold")
+
+
 def show_decision(found: dict[str, Any]) -> None:
     """Every part of a decision."""
     say(one_line({**found, "experts": found["experts"]}))
     say(f"why: {printable(found['reason'])}")
     table(
-        ("expert", "gate", "own assessment", "load factor", "score", "keywords"),
+        ("expert", "gate", "own assessment", "share", "load factor", "score", "priority", "wait s", "keywords"),
         [
-            (name, s["gate"], s["self"], s["load"], s["final"], ", ".join(found["keywords"].get(name, [])))
+            (
+                name,
+                *(s.get(key) for key in ("gate", "self", "share", "load", "final", "priority", "wait_s")),
+                ", ".join(found["keywords"].get(name, [])),
+            )
             for name, s in found["scores"].items()
         ],
     )
@@ -53,6 +68,7 @@ def show_decision(found: dict[str, Any]) -> None:
             ("nearest examples", "expert", "cosine"),
             [(n["text"], n["expert"] or "none", n["cosine"]) for n in found["nearest"]],
         )
+    show_otherwise(found.get("otherwise") or {})
     analysis = found["analysis"]
     flags = [name for name, key in (("context", "has_context"), ("code", "has_code")) if analysis[key]]
     say(

@@ -132,7 +132,7 @@ class RouterVersion(SQLModel, table=True):
     experts: list[str] = Field(sa_type=JSONB)
     metrics: dict[str, Any] = Field(sa_type=JSONB)
     created_at: datetime | None = moment(now=True)
-    # When it last went live; null for one that never did.
+    # When it last went live; null for one that never did, or that somebody went back from.
     promoted_at: datetime | None = moment()
 
 

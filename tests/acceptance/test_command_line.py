@@ -209,7 +209,9 @@ def test_an_explanation_shows_every_part_and_stores_nothing(make_stack: StackMak
     assert {e["name"] for e in found["experts"]} == {"alpha", "beta"}
     assert sum(e["weight"] for e in found["experts"]) == 1
     assert found["scores"].keys() >= {"alpha", "beta"}
-    assert all(scores.keys() == {"gate", "self", "load", "final"} for scores in found["scores"].values())
+    parts = {"gate", "self", "share", "load", "final", "priority", "wait_s"}
+    assert all(scores.keys() == parts for scores in found["scores"].values())
+    assert found["otherwise"].keys() == {"alone", "coverage", "runner_up", "margin"}
     assert found["keywords"] == {"alpha": ["alpha"], "beta": ["beta"]}
     assert found["analysis"]["task"] == "question_answering"
     assert stored(stack) == 0

@@ -296,11 +296,14 @@ class TestTraining:
         )
         assert_sound(router.score(examples.texts, examples.embedded), len(examples), clusters.NAMES)
 
-    @pytest.mark.parametrize("outside", [(), OUTSIDERS], ids=["nothing outside", "queries outside"])
-    def test_a_single_expert_gets_everything(self, kind: str, outside: Sequence[str]) -> None:
-        router = train_router(kind, training_set(NAMES[:1], outside=outside))
-        scores = router.score(ORDINARY, embedded_for(router, ORDINARY))
-        assert_sound(scores, len(ORDINARY), NAMES[:1])
+    @pytest.mark.parametrize("outsiders", [False, True], ids=["nothing outside", "queries outside"])
+    def test_a_single_expert_gets_everything(self, kind: str, outsiders: bool) -> None:
+        drawn, beyond = clusters.draw(12, seed=1), clusters.beyond(12, seed=2)
+        own = drawn.take(np.flatnonzero(drawn.owner == 0))
+        examples = clusters.both(own, beyond) if outsiders else own
+        router = train_router(kind, clusters.training_set(examples, names=clusters.NAMES[:1]))
+        scores = router.score(drawn.texts, drawn.embedded)
+        assert_sound(scores, len(drawn), clusters.NAMES[:1])
         np.testing.assert_array_equal(scores.gate, 1)
         np.testing.assert_array_equal(scores.share, 1)
         json.dumps(router.metrics, allow_nan=False)
@@ -330,16 +333,14 @@ class TestTraining:
         assert train_router(kind, data).metrics["held_out"] == 20
 
     def test_names_and_texts_in_any_script_survive(self, kind: str, tmp_path: Path) -> None:
-        data = training_set()
-        named = [
-            replace(expert, name=name, keywords=["ипотека", "住宅ローン"])
-            for expert, name in zip(data.experts, ("банк", "地球 / earth", 'code"\n'), strict=True)
-        ]
-        texts = [f"{text} \u202e👩\u200d👧 \x00" for text in data.examples.texts]
-        embedded = HashingEncoder().embed(texts)
-        router = train_router(
-            kind, replace(data, experts=named, examples=replace(data.examples, texts=texts, embedded=embedded))
-        )
+        names = ("банк", "地球 / earth", 'code"\n', "👩\u200d👧")
+        drawn = clusters.draw(3, seed=1)
+        texts = [f"{text} \u202eمرحبا \x00" for text in drawn.texts]
+        router = train_router(kind, clusters.training_set(replace(drawn, texts=texts), names=names))
         loaded = load_router(write(router.files(), tmp_path / "scripts"))
-        assert loaded.experts == ("банк", "地球 / earth", 'code"\n')
-        assert list(loaded.known.texts) == texts[:36]
+        assert loaded.experts == names
+        assert list(loaded.known.texts) == texts
+        found = loaded.score(
+            ["платит банк", "地球", "code"], None if drawn.embedded is None else drawn.embedded.take(slice(3))
+        )
+        assert_sound(found, 3, names)

@@ -14,6 +14,7 @@ from storage.artefacts import ArtefactStore
 from storage.catalogue import NewExpert
 
 NAMES = ("alpha", "beta", "gamma")
+_EXAMPLES = 20
 
 
 def card(name: str) -> dict[str, object]:
@@ -39,7 +40,9 @@ def serve(
     """Store these experts and make a router over them live; the router's number."""
     for name in names:
         catalogue.put_expert(connection, NewExpert(name, engine, card(name), [f"a question about {name}"], []))
-    examples = Examples([f"a question about {name}" for name in names], np.arange(len(names)), None)
+    # As many as it takes to learn what none of them covers.
+    texts = [f"question {n} about {name}" for name in names for n in range(_EXAMPLES)]
+    examples = Examples(texts, np.repeat(np.arange(len(names)), _EXAMPLES), None)
     trained = train_router("heuristic", TrainingSet([ExpertProfile(name, [name]) for name in names], examples, None))
     store = ArtefactStore(str(home / "artefacts"), home / "cache")
     path = f"routers/{kind}/{'-'.join(names)}"

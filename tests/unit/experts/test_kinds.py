@@ -1,18 +1,20 @@
 """The registries: every name leads somewhere, and a wrong one is answered with the right ones."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from experts import kinds
 from experts.errors import UnknownKind
 from experts.kinds import check, find
+from experts.routing import kinds as router_kinds
+from experts.routing.kind import Kind
 
 REGISTRIES = {
     "encoder": kinds.ENCODERS,
     "engine": kinds.ENGINES,
     "router": kinds.ROUTERS,
-    "router trainer": kinds.ROUTER_TRAINERS,
     "combiner": kinds.COMBINERS,
     "kind of document": kinds.DOCUMENTS,
 }
@@ -43,13 +45,32 @@ def test_checking_a_name_imports_nothing() -> None:
         find("engine", {"broken": "no.such.module:make"}, "broken")
 
 
-def test_every_router_that_can_be_loaded_can_be_trained() -> None:
-    assert kinds.ROUTERS.keys() == kinds.ROUTER_TRAINERS.keys()
+def test_every_file_in_the_folder_of_router_kinds_is_one() -> None:
+    """Putting it there registers it."""
+    folder = Path(next(iter(router_kinds.__path__)))
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert kinds.ROUTERS.keys() == files
+    assert {"centroid", "ensemble", "heuristic", "knn", "neural", "random"} <= files
 
 
-def test_the_lists_of_who_needs_vectors_name_registered_kinds() -> None:
+@pytest.mark.parametrize("name", sorted(kinds.ROUTERS))
+def test_every_kind_of_router_is_a_class_that_can_score(name: str) -> None:
+    found = find("router kind", kinds.ROUTERS, name)
+    assert issubclass(found, Kind)
+    assert found.__abstractmethods__ == frozenset()
+
+
+def test_only_those_that_read_words_or_nothing_need_no_vectors() -> None:
+    without = {name for name in kinds.ROUTERS if not find("router kind", kinds.ROUTERS, name).needs_vectors}
+    assert without == {"heuristic", "random"}
+
+
+def test_the_kind_that_is_trained_by_default_is_registered() -> None:
+    assert kinds.DEFAULT_ROUTER in kinds.ROUTERS
+
+
+def test_the_list_of_engines_with_vectors_names_registered_kinds() -> None:
     assert set(kinds.ENGINES_WITH_VECTORS) <= kinds.ENGINES.keys()
-    assert set(kinds.ROUTERS_WITHOUT_VECTORS) <= kinds.ROUTERS.keys()
 
 
 def test_the_named_encoders_are_registered() -> None:

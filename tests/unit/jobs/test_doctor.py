@@ -40,7 +40,7 @@ def test_a_sound_environment_fails_nowhere(checks: Any) -> None:
         "redis",
     ]
     assert found["settings"].found == "environment and defaults"
-    assert found["router kind"] == Check("router kind", "ok", "neural")
+    assert found["router kind"] == Check("router kind", "ok", "ensemble")
     assert found["strategy"] == Check("strategy", "ok", "weighted")
 
 
@@ -49,7 +49,11 @@ def test_a_sound_environment_fails_nowhere(checks: Any) -> None:
     [
         ({"strategy": "best"}, "strategy", "'best' is none of weighted"),
         ({"engine": {"default": "gpt"}}, "engine", "'gpt' is none of extractive, echo"),
-        ({"routing": {"kind": "magic"}}, "router kind", "'magic' is none of neural, heuristic, random"),
+        (
+            {"routing": {"kind": "magic"}},
+            "router kind",
+            "'magic' is none of centroid, ensemble, heuristic, knn, neural, random",
+        ),
     ],
 )
 def test_an_unknown_kind_fails(checks: Any, settings: dict[str, Any], name: str, found: str) -> None:

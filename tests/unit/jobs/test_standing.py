@@ -26,9 +26,7 @@ NOTHING = {
 @pytest.fixture
 def store(client: Runtime) -> Store:
     """Three experts serve, and there are no alerts."""
-    made = Store(client.engine)
-    made.sql("DELETE FROM router_alert")
-    return made
+    return Store(client.engine)
 
 
 def worked(store: Store, expert: str, n: int, **counts: Any) -> None:

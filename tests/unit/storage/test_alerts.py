@@ -6,20 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from storage import alerts
 from storage.alerts import Alert, AlertKind, RunChoices
 from tests.unit.storage.builders import Store, ended, start
 from tests.unit.storage.past_runs import past
-
-
-@pytest.fixture
-def store(engine: Engine) -> Store:
-    """As everywhere, and without the alerts that hang on no run."""
-    empty = Store(engine)
-    empty.sql("DELETE FROM router_alert")
-    return empty
 
 
 def kinds_of(found: list[Alert]) -> list[tuple[int | None, str | None]]:

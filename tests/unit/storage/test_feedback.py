@@ -64,6 +64,47 @@ def test_a_line_without_an_answer_cannot_be_judged(store: Store) -> None:
     assert store.value("SELECT count(*) FROM feedback") == 0
 
 
+# --- corrections ----------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_corrected_where_nobody_named_an_expert(store: Store) -> None:
+    run = ended(store)
+    assert store(feedback.corrected) == []
+
+    judge(store, run, "q0", positive=False)
+    judge(store, run, "q1", correct_answer="No.")
+
+    assert store(feedback.corrected) == []
+
+
+def test_corrections_of_all_runs_are_the_lines_texts_with_their_right_experts(store: Store) -> None:
+    first, second = ended(store), ended(store)
+    judge(store, second, "q1", correct_expert="beta")
+    judge(store, first, "q3", correct_expert="gamma", positive=False)
+    judge(store, first, "q0", correct_expert="alpha", correct_answer="Yes.")
+
+    assert store(feedback.corrected) == [("question 0", "alpha"), ("question 3", "gamma"), ("question 1", "beta")]
+
+
+def test_of_several_corrections_of_a_line_the_last_counts(store: Store) -> None:
+    run, other = ended(store), ended(store)
+    for expert in ("gamma", "alpha", "beta"):
+        judge(store, run, "q1", correct_expert=expert)
+    judge(store, run, "q1", positive=True)  # names no expert, and takes nothing back
+    judge(store, other, "q1", correct_expert="delta")
+
+    assert store(feedback.corrected) == [("question 1", "beta"), ("question 1", "delta")]
+
+
+def test_corrections_go_with_their_run(store: Store) -> None:
+    run = ended(store)
+    judge(store, run, "q1", correct_expert="beta")
+
+    store.sql("DELETE FROM run")
+
+    assert store(feedback.corrected) == []
+
+
 # --- gaps -----------------------------------------------------------------------------------------------------
 
 

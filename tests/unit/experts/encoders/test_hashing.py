@@ -50,6 +50,14 @@ def test_only_the_first_twenty_thousand_characters_are_read() -> None:
     np.testing.assert_array_equal(vectors[0], vectors[1])
 
 
+def test_texts_are_embedded_as_their_vectors_in_one_layer() -> None:
+    texts = ["my card", "", "why?"]
+    embedded = HashingEncoder().embed(texts)
+    vectors = HashingEncoder().encode(texts)
+    np.testing.assert_array_equal(embedded.vectors, vectors)
+    np.testing.assert_array_equal(embedded.layers, vectors.reshape(3, 1, 384))
+
+
 def test_it_is_loaded_by_its_name() -> None:
     encoder = load_encoder(EncoderSpec("hashing"))
     assert isinstance(encoder, HashingEncoder)

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from experts.kinds import SENTENCE_TRANSFORMERS
 from tests.contracts.samples import HOSTILE, LAW, encoder
 
 TOLERANCE = 2e-5
+# Layers are not of length one; their numbers reach about ten.
+LAYER_TOLERANCE = 2e-4
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,84 @@ def test_it_is_frozen_and_makes_no_gradients(minilm: SentenceEncoder) -> None:
     minilm.encode(["a", "b"])
     assert all(torch.equal(value, before[name]) for name, value in minilm._model.state_dict().items())
     assert all(parameter.grad is None for parameter in minilm._model.parameters())
+
+
+class TestEmbed:
+    """What a router reads beside the vectors."""
+
+    TEXTS = ("why", "a swallowed card", "volcanoes erupt because gas in the magma expands " * 6, "", "[PAD] it")
+
+    @staticmethod
+    def reference(minilm: SentenceEncoder, text: str) -> list[torch.Tensor]:
+        """Means over the tokens of the third to the sixth layer, of one text without padding."""
+        model: Any = minilm._model[0].auto_model
+        ids = minilm._model.tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
+        with torch.inference_mode():
+            states = model(**ids, output_hidden_states=True).hidden_states
+        assert len(states) == 7  # the embedded tokens, and after each of six layers
+        return [states[layer][0].mean(dim=0) for layer in (3, 4, 5, 6)]
+
+    def test_layers_are_the_means_over_the_tokens_of_the_upper_four(self, minilm: SentenceEncoder) -> None:
+        found = minilm.embed(self.TEXTS).layers
+        assert found.shape == (5, 4, 384)
+        assert found.dtype == np.float32
+        for layers, text in zip(found, self.TEXTS, strict=True):
+            for layer, expected in zip(layers, self.reference(minilm, text), strict=True):
+                np.testing.assert_allclose(layer, expected.numpy(), atol=LAYER_TOLERANCE)
+
+    def test_the_vectors_are_those_of_encode_and_lie_along_the_last_layer(self, minilm: SentenceEncoder) -> None:
+        embedded = minilm.embed(self.TEXTS)
+        np.testing.assert_array_equal(embedded.vectors, minilm.encode(self.TEXTS))
+        last = embedded.layers[:, -1]
+        np.testing.assert_allclose(last / np.linalg.norm(last, axis=1, keepdims=True), embedded.vectors, atol=TOLERANCE)
+
+    def test_layers_of_a_batch_are_those_of_its_texts_one_by_one(self, minilm: SentenceEncoder) -> None:
+        """Though the batch is sorted by tokens, cut, and padded."""
+        random = np.random.default_rng(0)
+        words = ["loan", "volcano", "pointer", "lava", "statutory", "of", "the"]
+        texts = [" ".join(random.choice(words, int(n))) for n in random.integers(1, 150, 12)]
+        assert len(list(minilm._batches(texts))) > 1
+        one_by_one = np.concatenate([minilm.embed([text]).layers for text in texts])
+        np.testing.assert_allclose(minilm.embed(texts).layers, one_by_one, atol=LAYER_TOLERANCE)
+
+    def test_layers_tell_texts_apart_that_mean_the_same(self, minilm: SentenceEncoder) -> None:
+        """Lower layers more than upper ones: that is why they are read."""
+        one, other = minilm.embed(["How do I get a refund?", "refund how to get"]).layers
+        cosines = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+        assert cosines[0] < cosines[-1]
+
+
+class TestLayerMeans:
+    STATES = tuple(
+        torch.tensor([[[float(n), 1], [n + 2, 3], [99, 99]], [[n, 5], [77, 77], [77, 77]]]) for n in range(7)
+    )
+    MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
+
+    def test_only_tokens_of_the_text_count(self) -> None:
+        found = sentence._layer_means({"all_layer_embeddings": self.STATES, "attention_mask": self.MASK})  # type: ignore[dict-item]
+        assert found is not None
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found[0], [[4, 2], [5, 2], [6, 2], [7, 2]])
+        np.testing.assert_array_equal(found[1], [[3, 5], [4, 5], [5, 5], [6, 5]])
+
+    @pytest.mark.parametrize(("n_layers", "chosen"), [(12, [6, 8, 10, 12]), (24, [12, 16, 20, 24]), (1, [0, 1, 1, 1])])
+    def test_deeper_and_shallower_models_are_read_at_the_same_shares_of_their_depth(
+        self, n_layers: int, chosen: list[int]
+    ) -> None:
+        states = tuple(torch.full((1, 2, 1), float(n)) for n in range(n_layers + 1))
+        found = sentence._layer_means({"all_layer_embeddings": states, "attention_mask": torch.ones(1, 2)})  # type: ignore[dict-item]
+        assert found is not None
+        assert found[0, :, 0].tolist() == chosen
+
+    def test_a_text_without_tokens_has_means_of_nought(self) -> None:
+        found = sentence._layer_means(
+            {"all_layer_embeddings": self.STATES, "attention_mask": torch.zeros(2, 3, dtype=torch.long)}  # type: ignore[dict-item]
+        )
+        np.testing.assert_array_equal(found, np.zeros((2, 4, 2)))
+
+    @pytest.mark.parametrize("shown", [{}, {"attention_mask": MASK}, {"all_layer_embeddings": STATES}])
+    def test_a_model_that_shows_no_layers_has_none(self, shown: dict[str, torch.Tensor]) -> None:
+        assert sentence._layer_means(shown) is None
 
 
 @pytest.mark.parametrize("content", [None, "{}", "no json"], ids=["an empty folder", "no model", "not json"])

@@ -1,9 +1,9 @@
 """Small exemplars for the tests of routers' parts, and queries about them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from experts.encoders.base import Embedded, of_vectors
 from experts.routing.base import Examples, ExpertProfile, Floats, World
@@ -11,11 +11,11 @@ from experts.routing.known import NEIGHBOURS, Known, Queries, gather, standardis
 from experts.routing.search import Near
 
 
-def floats(rows: ArrayLike) -> Floats:
+def floats(rows: Any) -> Floats:
     return np.array(rows, np.float32)
 
 
-def unit(rows: ArrayLike) -> Floats:
+def unit(rows: Any) -> Floats:
     """The rows at length 1."""
     array = np.array(rows, np.float64)
     scaled: Floats = (array / np.linalg.norm(array, axis=1, keepdims=True)).astype(np.float32)
@@ -51,12 +51,12 @@ def queries_of(known: Known, embedded: Embedded | Floats, *, familiar: float | S
     whole = embedded if isinstance(embedded, Embedded) else of_vectors(embedded)
     near = known.index.search(whole.vectors, min(NEIGHBOURS, len(known.vectors)))
     texts = [f"query {n}" for n in range(len(whole))]
-    shown = np.broadcast_to(np.float32(familiar), len(whole)).copy()
-    return Queries(texts, whole.vectors, standardised(whole.layers, known.centre), near, shown)
+    shown = np.full(len(whole), familiar, np.float32)
+    return Queries(texts, whole.vectors, standardised(whole.layers, known.centre), near, shown, shown)
 
 
 def words_of(texts: Sequence[str]) -> Queries:
     """Queries as a router hands them to a kind that reads words only."""
     empty = np.zeros((len(texts), 0), np.float32)
     nothing = Near(empty, np.zeros((len(texts), 0), np.int64))
-    return Queries(texts, empty, empty, nothing, np.ones(len(texts), np.float32))
+    return Queries(texts, empty, empty, nothing, np.ones(len(texts), np.float32), np.ones(len(texts), np.float32))

@@ -75,8 +75,13 @@ class TestNearest:
         """Of fewer traits than the basis has room for nothing is lost."""
         traits, queries = directions(m, 8, seed=seed), directions(n, 8, seed=seed + 1)
         found = fit_familiarity(traits)[0].nearest(queries)
-        assert (found.shape, found.dtype) == ((n,), np.float32)
+        assert found.shape == (n,)
+        assert found.dtype == np.float32
         np.testing.assert_allclose(found, nearest_by_hand(queries, traits), atol=1e-5)
+
+    def test_the_length_of_a_querys_traits_does_not_matter(self) -> None:
+        fitted, queries = fit_familiarity(directions(6, 8))[0], directions(3, 8, seed=1)
+        np.testing.assert_allclose(fitted.nearest(queries * np.float32(7)), fitted.nearest(queries), atol=1e-6)
 
     def test_a_query_without_any_trait_is_like_nothing(self) -> None:
         found = fit_familiarity(directions(6, 8))[0].nearest(np.zeros((1, 8), np.float32))

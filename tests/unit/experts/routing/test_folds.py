@@ -26,7 +26,8 @@ class TestRandomFolds:
     def test_every_expert_is_spread_evenly(self, sizes: list[int], n_folds: int, seed: int) -> None:
         owner = owners(sizes)
         fold = random_folds(owner, n_folds, seed=seed)
-        assert (fold.shape, fold.dtype) == ((sum(sizes),), np.int64)
+        assert fold.shape == (sum(sizes),)
+        assert fold.dtype == np.int64
         for expert, size in enumerate(sizes):
             counts = np.bincount(fold[owner == expert], minlength=n_folds)
             assert counts.tolist() == [size // n_folds + (f < size % n_folds) for f in range(n_folds)]
@@ -50,15 +51,25 @@ def clustered(n_clusters: int, size: int, *, seed: int) -> tuple[Floats, Places]
 
 
 class TestClusterFolds:
-    @pytest.mark.parametrize("seed", range(5))
-    def test_whole_clusters_are_left_out_together(self, seed: int) -> None:
-        """Eighty exemplars make eight clusters, which three folds share as 3, 3 and 2."""
-        vectors, cluster = clustered(8, 10, seed=seed)
-        fold = cluster_folds(vectors, np.zeros(80, np.int64), 3, seed=seed)
-        assert (fold.shape, fold.dtype) == ((80,), np.int64)
-        together = [set(fold[cluster == c].tolist()) for c in range(8)]
-        assert [len(folds) for folds in together] == [1] * 8
-        assert np.bincount(fold).tolist() == [30, 30, 20]
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize(
+        ("n_clusters", "size", "in_folds"),
+        [
+            pytest.param(3, 6, [6, 6, 6], id="as many clusters as folds"),
+            pytest.param(6, 10, [20, 20, 20], id="a cluster for ten exemplars"),
+            pytest.param(8, 15, [45, 45, 30], id="eight clusters at most"),
+        ],
+    )
+    def test_whole_clusters_are_left_out_together(
+        self, n_clusters: int, size: int, in_folds: list[int], seed: int
+    ) -> None:
+        vectors, cluster = clustered(n_clusters, size, seed=seed)
+        fold = cluster_folds(vectors, np.zeros(len(cluster), np.int64), 3, seed=seed)
+        assert fold.shape == (len(cluster),)
+        assert fold.dtype == np.int64
+        together = [set(fold[cluster == c].tolist()) for c in range(n_clusters)]
+        assert [len(folds) for folds in together] == [1] * n_clusters
+        assert np.bincount(fold).tolist() == in_folds
 
     def test_every_experts_clusters_are_found_among_its_own(self) -> None:
         """Two experts that say the same are left out apart from each other."""

@@ -37,8 +37,10 @@ class TestNearestNeighbours:
     ) -> None:
         vectors, queries = directions(m, 6, seed=seed), directions(n, 6, seed=seed + 1)
         near = NearestNeighbours(vectors).search(queries, k)
-        assert (near.cosines.shape, near.cosines.dtype) == ((n, k), np.float32)
-        assert (near.places.shape, near.places.dtype) == ((n, k), np.int64)
+        assert near.cosines.shape == (n, k)
+        assert near.cosines.dtype == np.float32
+        assert near.places.shape == (n, k)
+        assert near.places.dtype == np.int64
         for query, cosines, places in zip(queries, near.cosines, near.places, strict=True):
             every = [float(query @ vector) for vector in vectors]
             np.testing.assert_allclose(cosines, reference(every, k), atol=1e-5)
@@ -59,7 +61,7 @@ class TestNearestNeighbours:
         vectors, query = directions(9, 4), directions(1, 4, seed=1)
         plain = NearestNeighbours(vectors).search(query, 9)
         turned = NearestNeighbours(np.asfortranarray(vectors)).search(query.repeat(2, axis=0)[::2], 9)
-        wide = NearestNeighbours(vectors.astype(np.float64)).search(query.astype(np.float64), 9)  # type: ignore[arg-type]
+        wide = NearestNeighbours(vectors.astype(np.float64)).search(query.astype(np.float64), 9)
         for other in (turned, wide):
             np.testing.assert_array_equal(other.places, plain.places)
             np.testing.assert_array_equal(other.cosines, plain.cosines)
@@ -133,8 +135,10 @@ class TestNearestIn:
         given_rows = floats(rows)
         near = nearest_in(given_rows, k)
         kept = min(k, len(rows[0]))
-        assert (near.cosines.shape, near.cosines.dtype) == ((len(rows), kept), np.float32)
-        assert (near.places.shape, near.places.dtype) == ((len(rows), kept), np.int64)
+        assert near.cosines.shape == (len(rows), kept)
+        assert near.cosines.dtype == np.float32
+        assert near.places.shape == (len(rows), kept)
+        assert near.places.dtype == np.int64
         for row, cosines, places in zip(rows, near.cosines.tolist(), near.places.tolist(), strict=True):
             assert cosines == reference(row, kept)
             n_there = min(kept, sum(value >= -1 for value in row))
@@ -152,7 +156,8 @@ class TestNearestIn:
     ) -> None:
         near = nearest_in(np.zeros(shape, np.float32), k)
         assert (near.cosines.shape, near.places.shape) == (expected, expected)
-        assert (near.cosines.dtype, near.places.dtype) == (np.float32, np.int64)
+        assert near.cosines.dtype == np.float32
+        assert near.places.dtype == np.int64
 
 
 class TestMeanOfBest:

@@ -1,7 +1,7 @@
 """What exemplars say untrained, against the same sums one number after another."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -27,6 +27,8 @@ N_EXPERTS = 3
 OWNER = np.array([0, 0, 1, 1, 2])
 
 LEAST = 1e-3
+
+Voting = Callable[[Near, Places, int], Floats]
 
 
 def near_of(*rows: Sequence[tuple[float, int]]) -> Near:
@@ -116,12 +118,12 @@ class TestKernelVote:
         pytest.param(near_of([(-1, -1)]), np.zeros(0, np.int64), id="there are no exemplars"),
     ],
 )
-def test_where_nobody_votes_every_expert_gets_the_same(voting: "type[vote]", near: Near, owner: Places) -> None:
+def test_where_nobody_votes_every_expert_gets_the_same(voting: Voting, near: Near, owner: Places) -> None:
     np.testing.assert_allclose(voting(near, owner, 4), [[math.log(0.25)] * 4], rtol=1e-6)
 
 
 @pytest.mark.parametrize("voting", [vote, kernel_vote])
-def test_votes_on_no_queries_are_none(voting: "type[vote]") -> None:
+def test_votes_on_no_queries_are_none(voting: Voting) -> None:
     nothing = Near(np.zeros((0, 5), np.float32), np.zeros((0, 5), np.int64))
     assert voting(nothing, OWNER, N_EXPERTS).shape == (0, N_EXPERTS)
 
@@ -130,7 +132,7 @@ class TestCentroids:
     def test_an_expert_lies_in_the_direction_of_its_exemplars_sum(self) -> None:
         found = centroids(floats([[1, 0], [0, 1], [0, -1], [0.6, 0.8]]), np.array([0, 0, 1, 0]), 2)
         length = math.hypot(1.6, 1.8)
-        np.testing.assert_allclose(found, [[1.6 / length, 1.8 / length], [0, -1]], atol=1e-6)
+        np.testing.assert_allclose(found, [[1.6 / length, 1.8 / length], [0.0, -1.0]], atol=1e-6)
         assert found.dtype == np.float32
 
     def test_an_expert_without_exemplars_lies_nowhere(self) -> None:
@@ -204,13 +206,22 @@ class TestDiscriminant:
         means = np.array([wide[owner == expert].mean(axis=0) for expert in range(N_EXPERTS)])
         precision = reference_precision(wide - means[owner], shrink)
         weights, bias = discriminant(vectors, owner, N_EXPERTS, shrink=shrink)
-        assert (weights.shape, weights.dtype) == ((4, N_EXPERTS), np.float32)
-        assert (bias.shape, bias.dtype) == ((N_EXPERTS,), np.float32)
+        assert weights.shape == (4, N_EXPERTS)
+        assert weights.dtype == np.float32
+        assert bias.shape == (N_EXPERTS,)
+        assert bias.dtype == np.float32
         queries = directions(6, 4, seed=seed + 2)
         found = queries @ weights + bias
         for query, scores in zip(queries.astype(np.float64), found, strict=True):
             expected = [-0.5 * (query - mean) @ precision @ (query - mean) for mean in means]
             np.testing.assert_allclose(scores - scores[0], np.array(expected) - expected[0], rtol=1e-3, atol=1e-2)
+
+    def test_three_tenths_of_the_covariance_are_drawn_towards_its_mean_where_nothing_else_is_said(self) -> None:
+        vectors, owner = labelled(0)
+        for found, expected in zip(
+            discriminant(vectors, owner, 3), discriminant(vectors, owner, 3, shrink=0.3), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
 
     def test_an_expert_with_many_exemplars_gets_no_more_than_one_with_few(self) -> None:
         """Halfway between two means, where both spread alike, neither leads."""

@@ -5,12 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from jobs.cli import session
-from jobs.cli.retrieval import bench_retrieval
+from jobs.cli.main import app
 from jobs.errors import BadInput
 
 ROWS = [
@@ -51,9 +49,7 @@ def file(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def moe(*arguments: str) -> Result:
-    app = typer.Typer()
-    app.command()(bench_retrieval)
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(app, ["experts", "bench-retrieval", *arguments])
 
 
 def test_every_method_has_a_row(file: Path) -> None:

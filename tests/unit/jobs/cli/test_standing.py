@@ -1,10 +1,7 @@
 """``moe experts status`` and ``moe router alerts``."""
 
 import pytest
-import typer
 
-from jobs.cli import main
-from jobs.cli.standing import experts_status, router_alerts
 from storage import alerts
 from storage.alerts import Alert, AlertKind
 from storage.database import transact
@@ -13,24 +10,10 @@ from tests.unit.storage.builders import Store
 from worker.runtime import Runtime
 
 
-@pytest.fixture(autouse=True)
-def commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two commands where people find them, whatever else the program has."""
-    app, experts, router = typer.Typer(pretty_exceptions_enable=False), typer.Typer(), typer.Typer()
-    for group, name, command in ((experts, "status", experts_status), (router, "alerts", router_alerts)):
-        group.command(name)(command)
-        group.callback()(lambda: None)
-    app.add_typer(experts, name="experts")
-    app.add_typer(router, name="router")
-    monkeypatch.setattr(main, "app", app)
-
-
 @pytest.fixture
 def store(client: Runtime) -> Store:
     """Three experts serve, and there are no alerts."""
-    made = Store(client.engine)
-    made.sql("DELETE FROM router_alert")
-    return made
+    return Store(client.engine)
 
 
 def lines(text: str) -> list[list[str]]:
