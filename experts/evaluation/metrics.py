@@ -13,6 +13,8 @@ _RESAMPLES = 2_000
 
 def expected_calibration_error(confidence: Floats, right: NDArray[np.bool_], bins: int = BINS) -> float:
     """Mean gap between confidence and accuracy over equal bins of confidence, weighted by how many fall in each."""
+    if not len(right):
+        return 0.0
     return float(sum(abs(b.confidence - b.accuracy) * b.n for b in reliability(confidence, right, bins)) / len(right))
 
 
@@ -50,7 +52,7 @@ def false_positives(inside: Floats, outside: Floats, *, kept: float = 0.95) -> f
     """Share of queries outside that score at least as high as ``kept`` of those inside; None without both."""
     if not len(inside) or not len(outside):
         return None
-    return float((outside >= np.quantile(inside, 1 - kept)).mean())
+    return float((outside >= np.quantile(inside, 1 - kept, method="lower")).mean())
 
 
 @dataclass(frozen=True, slots=True)

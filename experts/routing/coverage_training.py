@@ -103,7 +103,7 @@ class _Shown:
             return np.zeros((0, 0), np.float32)
         if self._near is None:
             keywords, _ = known.table.score(known.outside_texts)
-            return self._words(np.full(keywords.shape, -np.log(keywords.shape[1]), np.float32), keywords)
+            return self._words(self._model.gate(self._model.queries(known.outside_texts, None)), keywords)
         between = known.outside @ known.outside.T
         np.fill_diagonal(between, -2.0)
         return self._beyond(known.outside_texts, known.outside, known.outside_traits, None, nearest_in(between, 3))
@@ -117,7 +117,9 @@ class _Shown:
         log_gate, keywords = self._log_gate[places].copy(), self._keywords[places].copy()
         log_gate[rows, but] = -np.inf
         keywords[rows, but] = 0
-        return log_softmax(log_gate), keywords
+        # Among one expert fewer everybody's share is larger; that alone must not look like certainty.
+        n_experts = log_gate.shape[1]
+        return log_softmax(log_gate) + np.float32(np.log((n_experts - 1) / n_experts)), keywords
 
     def _block(self, places: Places, but: Places | None) -> Floats:
         """Own exemplars at ``places``, compared with all others, or with all that is not of the expert in ``but``."""

@@ -94,7 +94,6 @@ def best_by_owner(near: Near, owner: Places, n_owners: int) -> tuple[Floats, Flo
     sizes = np.bincount(owner, minlength=n_owners) if len(owner) else np.zeros(n_owners, np.int64)
     full = near.places[:, -1:] >= 0 if k else np.zeros((n, 1), bool)
     bound = np.where(full, near.cosines[:, -1:], -1.0) if k else np.full((n, 1), -1.0)
-    wanted = np.minimum(sizes, _OWN_NEAREST)
     nearest = np.repeat(bound, n_owners, axis=1)
     total = np.zeros((n, n_owners))
     seen = np.zeros((n, n_owners), np.int64)
@@ -105,11 +104,13 @@ def best_by_owner(near: Near, owner: Places, n_owners: int) -> tuple[Floats, Flo
         row, of, cosine = rows[there], owner[place[there]], near.cosines[there, column]
         first = seen[row, of] == 0
         nearest[row[first], of[first]] = cosine[first]
-        counts = seen[row, of] < wanted[of]
+        counts = seen[row, of] < _OWN_NEAREST
         total[row[counts], of[counts]] += cosine[counts]
         seen[row, of] += 1
+    # Where every exemplar is in the list, those that are not seen are not there.
+    wanted = np.where(full, np.minimum(sizes, _OWN_NEAREST), np.minimum(seen, _OWN_NEAREST))
     missing = np.maximum(wanted - seen, 0)
-    mean = (total + missing * bound) / np.maximum(wanted, 1)
+    mean = np.where(wanted > 0, (total + missing * bound) / np.maximum(wanted, 1), bound)
     nobody = sizes == 0
     nearest[:, nobody], mean[:, nobody] = -1.0, -1.0
     return nearest.astype(np.float32), mean.astype(np.float32)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from experts.encoders.base import Embedded, Vectors
-from experts.errors import ModelUnusable
+from experts.errors import ModelUnusable, UnknownKind
 from experts.kinds import ROUTERS, find
 from experts.routing.base import Floats, Neighbour, Scores, log_softmax
 from experts.routing.calibration import Calibration, Conformal, confidence_features
@@ -273,7 +273,10 @@ def load_router(folder: Path) -> RouterModel:
     """Read the files of a router. Raises ModelUnusable, with the folder's name."""
     try:
         return _load(folder)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
+    # Whatever can be wrong with files that somebody else wrote, among it what faiss finds.
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+        raise ModelUnusable(f"router {folder.name} cannot be read: {error}") from error
+    except (SafetensorError, UnknownKind) as error:
         raise ModelUnusable(f"router {folder.name} cannot be read: {error}") from error
 
 
@@ -308,6 +311,8 @@ def _load(folder: Path) -> RouterModel:
     )
     if len(known.owner) != len(vectors) or not known.experts or len(known.texts) > len(vectors):
         raise ModelUnusable(f"router {folder.name}: its parts do not belong together")
+    if not 0 < about["temperature"] < float("inf"):
+        raise ModelUnusable(f"router {folder.name}: its temperature {about['temperature']} is not above 0 and finite")
     model = RouterModel(
         kind=about["kind"],
         encoder=about["encoder"],
@@ -326,9 +331,10 @@ def _load(folder: Path) -> RouterModel:
         metrics=about["metrics"],
     )
     # Tried once, so that a part that is missing or does not fit is found now and not by the first query.
-    model.score(
-        [""], Embedded(np.zeros((1, vectors.shape[1]), np.float32), np.zeros((1, *known.centre.shape), np.float32))
-    )
+    layers = np.zeros((1, *known.centre.shape), np.float32)
+    tried = model.score([""], Embedded(np.zeros((1, vectors.shape[1]), np.float32), layers))
+    if not all(np.isfinite(part).all() for part in (tried.share, tried.confidence, tried.coverage)):
+        raise ModelUnusable(f"router {folder.name} gives scores that are not numbers")
     return model
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experts.encoders.base import Vectors
+from experts.encoders.base import Embedded, Vectors
 from experts.errors import CannotTrain
 from experts.evaluation.metrics import expected_calibration_error
 from experts.kinds import ROUTERS, find
@@ -25,7 +25,11 @@ from experts.routing.search import Near, nearest_in
 _FOLDS = 3
 # Below so many exemplars an expert is held out by parts that are too small to say anything of strangers.
 _CLUSTERS_FROM = 12
-_STRANGERS_WEIGHT = 0.3
+_STRANGERS_WEIGHT = 0.25
+# An exemplar left out says less of new queries than a query held out from the start.
+_LEFT_OUT_WEIGHT = 0.3
+# Fewer held-out queries than this, and than exemplars, promise little; the exemplars left out then say what the risk is.
+_ENOUGH_HELD_OUT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +127,14 @@ class _Trial:
         """Fit confidence and risk on whatever was held out; strangers count as a part of the traffic."""
         parts = [self._left_out_features(model, self._left_out)]
         weights = [1.0]
+        calm = parts[0]
         if inside is not None:
             parts.append(held_out_features(model, inside))
-            weights = [0.3, 1.0]
-        calm = parts[-1]
+            weights = [_LEFT_OUT_WEIGHT * self._n, float(len(inside))]
+            calm = parts[1] if len(inside) >= min(_ENOUGH_HELD_OUT, self._n) else calm
         if strangers is not None:
             parts.append(self._left_out_features(model, strangers))
-            weights.append(_STRANGERS_WEIGHT)
+            weights.append(_STRANGERS_WEIGHT * sum(weights))
         features = np.concatenate([features for features, _, _ in parts])
         right = np.concatenate([share.argmax(axis=1) == owner for _, share, owner in parts])
         weight = np.concatenate(
@@ -258,7 +263,8 @@ def _check(data: TrainingSet, needs_vectors: bool) -> None:
     counts = np.bincount(data.examples.owner[data.examples.owner >= 0], minlength=len(data.experts))
     for expert, count in zip(data.experts, counts, strict=True):
         if count < (2 if needs_vectors else 1):
-            raise CannotTrain(f"expert {expert.name!r} has {count} exemplars; two are the least, one to be held out")
+            least = "two are the least, one to be held out" if needs_vectors else "one is the least"
+            raise CannotTrain(f"expert {expert.name!r} has {count} exemplars; {least}")
     if not needs_vectors:
         return
     for what, examples in (("exemplar", data.examples), ("held-out query", data.held_out)):
@@ -274,6 +280,25 @@ def _check(data: TrainingSet, needs_vectors: bool) -> None:
             raise CannotTrain(
                 f"{what} {place + 1} ({examples.texts[place][:60]!r}) has a vector that is not all numbers"
             )
+    assert data.examples.embedded is not None
+    vectors, layers = data.examples.embedded.vectors.shape[1:], data.examples.embedded.layers.shape[1:]
+    if data.held_out is not None and data.held_out.embedded is not None:
+        _check_shape("the held-out queries", data.held_out.embedded, vectors, layers)
+    if data.world is not None:
+        _check_shape("the world's queries", data.world.embedded, vectors, layers)
+        if not np.isfinite(data.world.embedded.vectors).all() or not np.isfinite(data.world.embedded.layers).all():
+            raise CannotTrain("a query of the world has a vector that is not all numbers")
     for expert in data.experts:
-        if expert.passages is not None and not np.isfinite(expert.passages).all():
+        if expert.passages is None:
+            continue
+        if expert.passages.shape[1:] != vectors:
+            raise CannotTrain(
+                f"the passages of expert {expert.name!r} have vectors of another length than its exemplars"
+            )
+        if not np.isfinite(expert.passages).all():
             raise CannotTrain(f"a passage of expert {expert.name!r} has a vector that is not all numbers")
+
+
+def _check_shape(what: str, embedded: Embedded, vectors: tuple[int, ...], layers: tuple[int, ...]) -> None:
+    if len(embedded) and (embedded.vectors.shape[1:] != vectors or embedded.layers.shape[1:] != layers):
+        raise CannotTrain(f"{what} were embedded by another encoder than the exemplars")

@@ -119,8 +119,8 @@ class TestSummary:
         assert summary(found([0, 0], [0, 2]))["macro_f1"] == round(2 / 3, 4)
 
     def test_what_is_said_of_queries_outside_does_not_count(self) -> None:
-        alone = summary(found([0, 1], [0, 0]))
-        beside = summary(found([0, 1, OUTSIDE, OUTSIDE], [0, 0, 0, 1]))
+        alone = summary(found([0, 1], [0, 0], confidence=[0.25, 0.5]))
+        beside = summary(found([OUTSIDE, 0, OUTSIDE, 1], [0, 0, 1, 0], confidence=[0.75, 0.25, 1, 0.5]))
         for name in ("n", "accuracy", "macro_f1", "ece", "ci"):
             assert alone[name] == beside[name]
 
@@ -206,6 +206,12 @@ class TestDetails:
         assert len(curve) == 101
         assert (at[0.0], at[0.3], at[0.42], at[0.47]) == ((1, 0), (1, 0.5), (0.8333, 0.5), (0.8333, 1))
         assert at[1.0] == (0, 1)
+
+    def test_a_score_at_the_threshold_is_enough(self) -> None:
+        given = details(found([0, OUTSIDE], [0, 0], confidence=[0, 0], coverage=[0.5, 0.5]), ["a", "b"], LABELS)
+        assert given["threshold_curve"] == [{"threshold": 0, "answered": 1, "accuracy": 1}]
+        assert given["coverage_curve"][50] == {"threshold": 0.5, "inside_kept": 1, "outside_caught": 0}
+        assert given["coverage_curve"][51] == {"threshold": 0.51, "inside_kept": 0, "outside_caught": 1}
 
     def test_the_reliability_bins_hold_every_query_inside(self) -> None:
         bins = details(MIXED, TEXTS, LABELS)["reliability"]

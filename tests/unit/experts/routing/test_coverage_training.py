@@ -88,7 +88,8 @@ class Reference:
             passages=known.passages[[owner in experts for owner in known.library]],
             centres=model.centres[experts],
             distance=float(model.distances(vector[None], but=but)[0]),
-            certainty=float(log_softmax(self.log_gate[place][experts][None]).max()),
+            certainty=float(log_softmax(self.log_gate[place][experts][None]).max())
+            + float(np.log(len(experts) / len(known.experts))),
             words=float(self.keywords[place][experts].max()),
         )
 
@@ -249,7 +250,8 @@ def test_of_words_alone_it_is_taught_on_certainty_and_keywords() -> None:
         experts = [expert for expert in range(4) if expert != owner[place]]
         inside.append([float(log_gate[place].max()), float(keywords[place].max())])
         alone = log_softmax(log_gate[place][experts][None])
-        orphans.append([float(alone.max()), float(keywords[place][experts].max())])
+        fewer = float(np.log(len(experts) / log_gate.shape[1]))
+        orphans.append([float(alone.max()) + fewer, float(keywords[place][experts].max())])
     assert_same(found, judge([inside], [orphans], 0.8))
 
 
@@ -266,7 +268,8 @@ def test_of_words_alone_what_lies_outside_is_shown_as_it_will_be_met() -> None:
         experts = [expert for expert in range(4) if expert != owner[place]]
         inside.append([float(log_gate[place].max()), float(keywords[place].max())])
         alone = log_softmax(log_gate[place][experts][None])
-        orphans.append([float(alone.max()), float(keywords[place][experts].max())])
+        fewer = float(np.log(len(experts) / log_gate.shape[1]))
+        orphans.append([float(alone.max()) + fewer, float(keywords[place][experts].max())])
     gate = model.gate(model.queries(texts[-3:], None))
     outside = [[float(row.max()), float(score.max())] for row, score in zip(gate, scores, strict=True)]
     assert_same(found, judge([inside], [orphans, outside], 0.8))

@@ -62,7 +62,18 @@ POLICIES = st.builds(
 class TestLoadFactor:
     @pytest.mark.parametrize(
         ("load", "expected"),
-        [(0, 1), (400, 1), (800, 1), (850, 0.875), (900, 0.75), (950, 0.625), (1000, 0.5), (1001, 0.5), (10**9, 0.5)],
+        [
+            (0, 1),
+            (400, 1),
+            (750, 1),
+            (800, 1),
+            (850, 0.875),
+            (900, 0.75),
+            (950, 0.625),
+            (1000, 0.5),
+            (1001, 0.5),
+            (10**9, 0.5),
+        ],
     )
     def test_it_is_one_up_to_a_share_of_the_capacity_and_a_half_at_full_capacity(
         self, load: int, expected: float
