@@ -66,8 +66,8 @@ def benchmark(train: Rows, dev: Rows | None, test: Rows, encoder: Encoder, plan:
         if unknown:
             raise CannotTrain(f"labels of the {name} split that the training split does not have: {unknown[:5]}")
     given = {"train": train, "dev": dev, "test": test}
-    plan.report(f"embedding {sum(len(rows) for rows in given.values() if rows)} queries")
-    splits = {name: _embedded(rows, labels, encoder) for name, rows in given.items() if rows}
+    plan.report(f"embedding {sum(len(rows) for rows in given.values() if rows is not None)} queries")
+    splits = {name: _embedded(rows, labels, encoder) for name, rows in given.items() if rows is not None}
     world = embedded_world(encoder) if plan.world else None
     bench = _Bench(labels, splits, world, encoder.name, plan)
     kinds = {kind: bench.measure(kind) for kind in plan.kinds}

@@ -1,41 +1,49 @@
 """Moving queries from experts that are full to the next best, for no more than a given loss."""
 
+import heapq
+
 import numpy as np
 from numpy.typing import NDArray
 
 from experts.routing.base import Floats, Places
 
 
-def balanced(share: Floats, room: NDArray[np.int64], *, budget: float) -> Places:
-    """First choices int64[n] such that, where the budget allows, no expert gets more queries than its ``room``.
+def balanced(share: Floats, room: NDArray[np.int64], *, budget: float, first: Places | None = None) -> Places:
+    """Choices int64[n] such that, where the budget allows, no expert gets more queries than its ``room``.
 
-    ``share`` float32[n, E] are probabilities of being the right expert, so what a move costs is the share of the first
-    choice less that of the new one; all moves together cost at most ``budget`` right answers per query. The cheapest
-    moves are made first, each to the best expert that has room left.
+    ``first`` is where queries go before anything is moved; by default to their largest share. ``share`` float32[n, E]
+    are probabilities of being the right expert, so what a move costs is the share of the first choice less that of the
+    new one; all moves together cost at most ``budget`` right answers per query. The cheapest move comes first, each to
+    the best expert that has room left and is not out of the question (share 0).
     """
     n, n_experts = share.shape
-    chosen: Places = share.argmax(axis=1).astype(np.int64)
+    chosen: Places = (share.argmax(axis=1) if first is None else first).astype(np.int64)
     taken = np.bincount(chosen, minlength=n_experts)
-    if not (taken > room).any():
-        return chosen
-    left = budget * n
     order = np.argsort(-share, axis=1, kind="stable")
-    best = share[np.arange(n), chosen]
-    second = share[np.arange(n), order[:, min(1, n_experts - 1)]]
-    for row in np.argsort(best - second, kind="stable"):
-        full = chosen[row]
-        if taken[full] <= room[full]:
+    moves: list[tuple[float, int, int]] = []
+
+    def offer(row: int) -> None:
+        for place in order[row].tolist():
+            if place != chosen[row] and share[row, place] > 0 and taken[place] < room[place]:
+                heapq.heappush(moves, (float(share[row, chosen[row]] - share[row, place]), row, place))
+                return
+
+    for row in np.flatnonzero(taken[chosen] > room[chosen]).tolist():
+        offer(row)
+    left = budget * n
+    while moves:
+        cost, row, place = heapq.heappop(moves)
+        if cost > left:
+            break
+        if taken[chosen[row]] <= room[chosen[row]]:
             continue
-        for place in order[row, 1:]:
-            cost = float(best[row] - share[row, place])
-            if cost > left:
-                break
-            if taken[place] < room[place]:
-                chosen[row] = place
-                taken[full] -= 1
-                taken[place] += 1
-                left -= cost
-                break
+        if taken[place] >= room[place]:  # filled up since; the next best may do
+            offer(row)
+            continue
+        taken[chosen[row]] -= 1
+        taken[place] += 1
+        chosen[row] = place
+        left -= cost
     return chosen
 
 
@@ -45,4 +53,5 @@ def utilisation(chosen: Places, n_experts: int) -> tuple[float, float]:
     if n_experts < 2 or load.sum() == 0:
         return 1.0, 0.0
     part = load[load > 0] / load.sum()
-    return float(-(part * np.log(part)).sum() / np.log(n_experts)), float(load.std() / load.mean())
+    entropy = float(-(part * np.log(part)).sum()) + 0.0
+    return entropy / float(np.log(n_experts)), float(load.std() / load.mean())

@@ -13,6 +13,10 @@ from experts.routing.explaining import Choice, explained
 from experts.standing import Standing
 
 
+# What weights may sum to besides 1.
+_ROUNDING = 5e-4
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How scores become decisions; see the settings of the same names.
@@ -72,6 +76,9 @@ def decide(
     experts: Sequence[str], texts: Sequence[str], scores: Scores, standings: Mapping[str, Standing], policy: Policy
 ) -> list[Decision]:
     """One decision per text. Load and standing move the choice between experts, never confidence or coverage."""
+    if len(texts) != len(scores.share):
+        longer = "longer" if len(texts) > len(scores.share) else "shorter"
+        raise ValueError(f"the texts are {longer} than their scores: {len(texts)} and {len(scores.share)}")
     if len(texts) == 0:
         return []
     by_load = factors(experts, standings, policy)
@@ -84,7 +91,7 @@ def decide(
         kept = _kept(final[row], order[row], scores.share[row], policy)
         total = sum(float(final[row, place]) for place in kept)
         weights = [float(final[row, place]) / total for place in kept] if total > 0 else [1 / len(kept)] * len(kept)
-        weighted = tuple((experts[place], round(weight, 4)) for place, weight in zip(kept, weights, strict=True))
+        weighted = _weighted([experts[place] for place in kept], weights)
         coverage = float(scores.coverage[row])
         choice = Choice(
             experts=experts,
@@ -115,6 +122,14 @@ def decide(
             )
         )
     return decisions
+
+
+def _weighted(names: Sequence[str], weights: Sequence[float]) -> tuple[tuple[str, float], ...]:
+    """Names with weights of four digits; where many are asked, the first takes what rounding leaves."""
+    short = [round(weight, 4) for weight in weights]
+    if abs(1 - sum(short)) > _ROUNDING:
+        short[0] = round(1 - sum(short[1:]), 4)
+    return tuple(zip(names, short, strict=True))
 
 
 def by_level(share: Floats, experts: Sequence[str], parents: Mapping[str, str | None]) -> Floats:
@@ -168,16 +183,18 @@ def _ordered(final: Floats, experts: Sequence[str], standings: Mapping[str, Stan
     if policy.balance_budget > 0:
         room = np.array([_room(standings.get(name), policy, len(final)) for name in experts], np.int64)
         if (np.bincount(order[:, 0], minlength=len(experts)) > room).any():
-            for row, place in enumerate(balanced(final, room, budget=policy.balance_budget)):
-                if place != final[row].argmax() and place in order[row]:
-                    rest = order[row][order[row] != place]
-                    order[row] = np.concatenate([[place], rest])
+            moved = balanced(final, room, budget=policy.balance_budget, first=order[:, 0])
+            for row in np.flatnonzero(moved != order[:, 0]):
+                rest = order[row][order[row] != moved[row]]
+                order[row] = np.concatenate([[moved[row]], rest])[:width]
     return order
 
 
 def _room(standing: Standing | None, policy: Policy, n: int) -> int:
     if standing is None:
         return n
+    if policy.availability and not standing.available:
+        return 0
     return max(int(standing.capacity * policy.capacity_factor) - standing.queue - standing.in_flight, 0)
 
 

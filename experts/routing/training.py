@@ -28,7 +28,7 @@ _CLUSTERS_FROM = 12
 _STRANGERS_WEIGHT = 0.25
 # An exemplar left out says less of new queries than a query held out from the start.
 _LEFT_OUT_WEIGHT = 0.3
-# Fewer held-out queries than this, and than exemplars, promise little; the exemplars left out then say what the risk is.
+# Fewer held-out queries than this, and than exemplars, promise little; exemplars left out then say what the risk is.
 _ENOUGH_HELD_OUT = 100
 
 

@@ -1,4 +1,4 @@
-"""Experts that come, learn and stay while workers run; the real encoder, the neural router, the extractive engine."""
+"""Experts that come, learn and stay while workers run; the real encoder, the default router, the extractive engine."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def real(tmp_path: Path, backends: Backends) -> Any:
     """A stack with the settings of production for what it computes with."""
     settings = {
         "MOE_ENCODER__NAME": "all-MiniLM-L6-v2",
-        "MOE_ROUTING__KIND": "neural",
+        "MOE_ROUTING__KIND": "ensemble",
         "MOE_ENGINE__ANSWER_THRESHOLD": "0.2",
         "MOE_PIPELINE__LEASE_SECONDS": "10",
     }

@@ -338,7 +338,6 @@ class TestNothingToMeasure:
         assert (result["n_outside"], result["risk"], result["balance"], found["paired"]) == (2, [], {}, [])
         assert found["leave_one_label_out"]["mean"]["random"] == {"auroc": None, "fpr95": None}
 
-    @pytest.mark.xfail(strict=True, raises=KeyError, reason="benchmark() drops a split without rows, then reads it")
     def test_an_empty_test_split_has_figures_of_nothing(self) -> None:
         result = measured(test=rows())["results"]["default"]
         assert (result["n"], result["accuracy"], result["latency_ms"]) == (0, None, 0)
@@ -386,7 +385,7 @@ def test_a_router_that_learns_is_measured_as_it_is_trained() -> None:
 
 
 def test_everything_but_the_times_is_plain_data_and_the_same_each_time() -> None:
-    plan = Plan(["knn", "centroid"], seeds=2, shots=4, leave_one_label_out=True, world=False)
+    plan = Plan(["knn"], seeds=2, shots=4, leave_one_label_out=True, world=False)
     one, other = (
         without_times(benchmark(TRAIN_WORDS, TEST_WORDS, TEST_WORDS, HashingEncoder(), plan)) for _ in range(2)
     )

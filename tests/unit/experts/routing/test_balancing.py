@@ -84,7 +84,6 @@ class TestBalanced:
         assert found.shape == (0,)
         assert found.dtype == np.int64
 
-    @pytest.mark.xfail(strict=True, reason="moves are ordered by the second best, which may itself be full")
     def test_a_move_whose_next_best_is_full_counts_as_what_it_costs(self) -> None:
         """The first would have to pass over the second expert: 0.4375 instead of 0.25 for the other query."""
         share = floats([[0.5, 0.4375, 0.0625], [0.5, 0.25, 0.25]])
@@ -144,7 +143,6 @@ class TestUtilisation:
     ) -> None:
         assert utilisation(np.array(chosen, np.int64), n_experts) == pytest.approx((entropy, spread))
 
-    @pytest.mark.xfail(strict=True, reason="minus nought")
     def test_no_entropy_at_all_is_written_without_a_sign(self) -> None:
         entropy, _ = utilisation(np.zeros(3, np.int64), 2)
         assert str(entropy) == "0.0"

@@ -198,21 +198,18 @@ class TestRoom:
         assert found[0].explanation["otherwise"]["runner_up"] == "bank"
         assert found[0].explanation["otherwise"]["margin"] == -0.5
 
-    @pytest.mark.xfail(strict=True, reason="balanced() is not told which experts may not be asked")
     @pytest.mark.parametrize("top_k", [1, 2])
     def test_no_query_moves_to_an_expert_that_is_not_available(self, top_k: int) -> None:
         given = standings(bank={"capacity": 2}, code={"available": False})
         policy = {**PLAIN, "top_k": top_k}
         assert asked(FOUR, given, balance_budget=1.0, **policy) == [["bank"]] * 4
 
-    @pytest.mark.xfail(strict=True, reason="balanced() starts from the scores, not from the order after ties")
     def test_a_tie_does_not_fill_an_expert_beyond_its_room(self) -> None:
         given = standings(bank={"priority": 0.1}, code={"priority": 0.9, "capacity": 1})
         policy = {**PLAIN, "tie_margin": 0.1}
         found = asked([[0.505, 0.495]] * 3, given, balance_budget=1.0, **policy)
         assert found.count(["code"]) == 1
 
-    @pytest.mark.xfail(strict=True, reason="a move to an expert beyond the first top_k + 2 is counted but not made")
     def test_a_query_may_move_to_any_expert(self) -> None:
         full = standings(bank={"capacity": 1}, code={"capacity": 0}, earth={"capacity": 0}, law={"capacity": 0})
         found = asked(
@@ -256,13 +253,22 @@ class TestRisk:
         (decision,) = decided(SHARE, given, risk=0.3, balance_budget=0, tie_margin=0)
         assert decision.experts == (("code", 0.5556), ("bank", 0.4444))
 
-    @pytest.mark.xfail(strict=True, reason="_kept() compares shares, which know nothing of availability")
     @pytest.mark.parametrize(("risk", "names"), [(0.3, ["code"]), (0.125, ["code", "earth"]), (0.5, ["code"])])
     def test_one_that_is_not_available_is_passed_over(self, risk: float, names: list[str]) -> None:
         given = standings(bank={"available": False})
         assert asked(SHARE, given, risk=risk) == [names]
 
-    @pytest.mark.xfail(strict=True, reason="weights are rounded to four digits each; from 25 experts on that shows")
+    def test_where_none_is_available_the_threshold_counts_all_the_same(self) -> None:
+        given = standings(**{name: {"available": False} for name in EXPERTS})
+        assert asked(SHARE, given, risk=0.3) == [["bank", "code"]]
+
+    def test_the_threshold_is_one_of_the_routers_shares_and_levels_change_only_the_order(self) -> None:
+        """By levels, code has 0.48, law 0.33 and earth 0.19."""
+        share = [[0.0, 0.3125, 0.25, 0.4375, 0.0]]
+        assert asked(share, parents=TREE, risk=0.4) == [["law"]]
+        assert asked(share, parents=TREE, risk=0.3) == [["code", "law"]]
+        assert asked(share, parents=TREE, risk=0.5) == [["code"]]
+
     @pytest.mark.parametrize("n", [32, 60, 150])
     def test_the_weights_of_many_experts_are_still_shares(self, n: int) -> None:
         """A threshold of 0 asks everybody, which is what a small calibration set leads to."""

@@ -157,14 +157,14 @@ class TestOtherwise:
         ("gate", "own", "share", "expected"),
         [
             ([0.6, 0.3, 0.1], [0.9, 0.1, 0.1], [0.6, 0.3, 0.1], {}),
-            ([0.3, 0.6, 0.1], [0.9, 0.1, 0.1], [0.6, 0.3, 0.1], {"gate": "code"}),
-            ([0.6, 0.3, 0.1], [0.1, 0.2, 0.3], [0.6, 0.3, 0.1], {"own assessment": "earth"}),
-            ([0.6, 0.3, 0.1], [0.9, 0.1, 0.1], [0.3, 0.4, 0.3], {"without load and standing": "code"}),
+            ([0.3, 0.6, 0.1], [0.9, 0.1, 0.1], [0.6, 0.3, 0.1], {"the gate alone": "code"}),
+            ([0.6, 0.3, 0.1], [0.1, 0.2, 0.3], [0.6, 0.3, 0.1], {"own assessment alone": "earth"}),
+            ([0.6, 0.3, 0.1], [0.9, 0.1, 0.1], [0.3, 0.4, 0.3], {"load and standing aside": "code"}),
             (
                 [0.1, 0.2, 0.7],
                 [0.1, 0.2, 0.1],
                 [0.2, 0.2, 0.6],
-                {"gate": "earth", "own assessment": "code", "without load and standing": "earth"},
+                {"the gate alone": "earth", "own assessment alone": "code", "load and standing aside": "earth"},
             ),
         ],
     )

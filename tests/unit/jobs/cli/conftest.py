@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,15 +73,22 @@ def forget() -> None:
     session.settings.cache_clear()
 
 
+@contextmanager
+def own_logging() -> Iterator[None]:
+    """What a command does to logging goes with it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
 @pytest.fixture
 def moe(bare_client: Runtime, jobs_database: str, jobs_redis: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moe]:
     """The command on a stack without workers; ask for ``client`` too where experts shall serve."""
     monkeypatch.setenv("MOE_HOME", str(bare_client.settings.home))
     monkeypatch.setenv("MOE_DATABASE_URL", jobs_database)
     monkeypatch.setenv("MOE_REDIS_URL", jobs_redis)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield Moe(monkeypatch)
-    forget()
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
+    with own_logging():
+        yield Moe(monkeypatch)
+        forget()

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from jobs.cli import session
 from jobs.cli.main import app
 from jobs.errors import BadInput
+from tests.unit.jobs.cli.conftest import own_logging
 
 ROWS = [
     {"type": "passage", "id": "p1", "domain": "code", "title": "Sorting", "text": "Quicksort picks a pivot."},
@@ -44,7 +45,8 @@ def file(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = workdir / "questions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     session.settings.cache_clear()
-    yield path
+    with own_logging():
+        yield path
     session.settings.cache_clear()
 
 
