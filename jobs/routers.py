@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqlalchemy import Connection
+
 from experts import kinds
 from jobs.catalogue import wait_for_job
 from jobs.errors import BadInput
@@ -82,20 +84,29 @@ def live(runtime: Runtime) -> RouterView:
 
 def promote(runtime: Runtime, number: int) -> tuple[RouterView, list[str]]:
     """Make a version live; it, and the experts it does not know, which stop serving. Raises NotFound, BadInput."""
-    found = version(runtime, number)
-    encoder = runtime.settings.encoder.name
-    if found.encoder not in (None, encoder):
-        raise BadInput(f"router {number} was trained with encoder {found.encoder!r}; this system runs {encoder!r}")
+    _check_encoder(runtime, version(runtime, number))
     promoted = transact(runtime.engine, lambda c: versions.promote_router(c, number))
     return promoted, _silent(runtime, promoted)
 
 
 def rollback(runtime: Runtime) -> tuple[RouterView, list[str]]:
     """Make the version live that was so before; as ``promote``. Raises NotAllowed where there is none."""
-    found = transact(runtime.engine, versions.rollback_router)
-    if found is None:
-        raise NotAllowed("no router was live before the present one")
+
+    def back(connection: Connection) -> RouterView:
+        found = versions.rollback_router(connection)
+        if found is None:
+            raise NotAllowed("no router was live before the present one")
+        _check_encoder(runtime, found)  # what it raises undoes the rollback
+        return found
+
+    found = transact(runtime.engine, back)
     return found, _silent(runtime, found)
+
+
+def _check_encoder(runtime: Runtime, view: RouterView) -> None:
+    encoder = runtime.settings.encoder.name
+    if view.encoder not in (None, encoder):
+        raise BadInput(f"router {view.id} was trained with encoder {view.encoder!r}; this system runs {encoder!r}")
 
 
 def _silent(runtime: Runtime, view: RouterView) -> list[str]:

@@ -12,7 +12,6 @@ from experts.routing.base import Floats, Places, Scores
 from experts.routing.explaining import Choice, explained
 from experts.standing import Standing
 
-
 # What weights may sum to besides 1.
 _ROUNDING = 5e-4
 

@@ -69,10 +69,10 @@ def _row(data: dict[str, Any], columns: Columns, where: str, number: int) -> Lab
             raise BadInput(f"{where}: {columns.label!r} is empty; a query of no label has null, or the outside label")
     return LabelledRow(
         line=number,
-        text=text.encode("utf-8", "replace").decode("utf-8").replace("\x00", " "),
+        text=text,
         label=None if label == columns.outside else label,
         split=None if columns.split is None else _field(data, columns.split, where),
-        group=None if columns.group is None else str(data.get(columns.group)),
+        group=None if columns.group is None else _writable(str(data.get(columns.group))),
     )
 
 
@@ -82,4 +82,9 @@ def _field(data: dict[str, Any], name: str, where: str) -> str:
     value = data[name]
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BadInput(f"{where}: {name!r} must be a string, is {type(value).__name__}")
-    return str(value)
+    return _writable(str(value))
+
+
+def _writable(text: str) -> str:
+    """Without what files and databases cannot take: lone surrogates, NUL."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\x00", " ")
