@@ -9,6 +9,7 @@ from typing import Any
 from experts import kinds
 from jobs.errors import BadInput
 from jobs.reading.labelled import Columns, LabelledRow, read_labelled
+from jobs.reading.sources import as_text
 from worker.settings import Encoder
 
 _TRAIN, _TEST = ("train", "training"), ("test",)
@@ -69,7 +70,7 @@ def bench(
     default = found["results"].get("default") or {}
     return {
         "data": {
-            "file": Path(path).name,
+            "file": as_text(Path(path).name),
             "rows": len(rows),
             "train": len(train),
             "dev": len(dev or ()),

@@ -102,6 +102,15 @@ def view(connection: Connection, job_id: int) -> JobView:
     return JobView(*row)
 
 
+def last_result(connection: Connection, kind: str) -> dict[str, Any] | None:
+    """What the newest job of this kind came to that ended well; None before there was any."""
+    found: dict[str, Any] | None = connection.execute(
+        text("SELECT result FROM job WHERE kind = :kind AND state = 'succeeded' ORDER BY id DESC LIMIT 1"),
+        {"kind": kind},
+    ).scalar_one_or_none()
+    return found
+
+
 def events(connection: Connection, job_id: int, *, after: int = 0) -> list[tuple[int, str]]:
     """(id, message) of the job's story, the part after event ``after``."""
     rows = connection.execute(

@@ -9,7 +9,7 @@ from experts.encoders.base import Vectors
 from experts.errors import CannotTrain, ExpertsError
 from experts.kinds import ENGINES_WITH_VECTORS
 from experts.knowledge import KnowledgeBase, build, content_sha256
-from storage import catalogue, versions
+from storage import catalogue, jobs, versions
 from storage.catalogue import ExpertView
 from storage.errors import ArtefactDamaged
 from tasks.routers import RouterTraining, needs_vectors, promoted
@@ -38,18 +38,19 @@ class Refresh:
             job.heartbeat.check()
             if (vectors or expert.engine in ENGINES_WITH_VECTORS) and self._refresh_knowledge(expert):
                 built.append(expert.name)
-        return {"indexes_built": built, "router_version": self._refresh_router()}
-
-    def _refresh_router(self) -> int:
-        job = self._job
         training = RouterTraining(job, job.settings.routing.kind, passages=self._passages)
-        content = training.content
+        version = self._refresh_router(training)
+        return {"indexes_built": built, "router_version": version, "content_sha256": training.content}
+
+    def _refresh_router(self, training: RouterTraining) -> int:
+        """Nothing where nothing changed since the last refresh: somebody may have promoted another router since."""
+        job, content = self._job, training.content
         live = job.transact(versions.live_router)
-        if live is not None:
-            same = live.content_sha256 == content or job.transact(lambda c: versions.router_of_content(c, content))
-            if same:  # or it was trained before, and somebody has gone back from it since
-                return live.id
-        return promoted(job, training.run()).id
+        last = job.transact(lambda c: jobs.last_result(c, "refresh")) or {}
+        if live is not None and content in (live.content_sha256, last.get("content_sha256")):
+            return live.id
+        before = job.transact(lambda c: versions.router_of_content(c, content))
+        return promoted(job, before or training.run()).id
 
     def _refresh_knowledge(self, expert: ExpertView) -> bool:
         job = self._job

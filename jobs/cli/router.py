@@ -13,7 +13,7 @@ from jobs.cli.console import JsonFlag, emit_json, note, printable, say, table
 from jobs.cli.explaining import show_decision
 from jobs.cli.session import runtime, settings
 from jobs.cli.standing import router_alerts
-from jobs.errors import Failed
+from jobs.errors import BadInput, Failed
 from jobs.reading.labelled import Columns
 from jobs.reports.routing import write_routing_report
 from storage.versions import RouterView
@@ -205,13 +205,16 @@ def bench(
         leave_one_label_out=leave_one_label_out,
         world=world,
     )
+    if out is not None:
+        _make_folder(out)
+    if json_path is not None and json_path != Path("-") and not json_path.parent.is_dir():
+        raise BadInput(f"{json_path}: cannot be written; give a file in a folder that is there")
     found = router_bench.bench(file, settings().encoder, options, report=note)
     if json_path == Path("-"):
         emit_json(found)
     elif json_path is not None:
         _write(json_path, found)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         _write(out / "report.json", found)
         write_routing_report(found, out / "report.html")
         note(f"written to {out / 'report.html'}")
@@ -264,6 +267,13 @@ def _view(view: RouterView) -> dict[str, Any]:
         "promoted_at": None if view.promoted_at is None else view.promoted_at.isoformat(),
         "sha256": view.artefact_sha256,
     }
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{path}: no folder can be made there ({error.strerror})") from None
 
 
 def _write(path: Path, found: Mapping[str, Any]) -> None:

@@ -12,6 +12,12 @@ def expert(bench: Bench, name: str) -> ExpertView:
     return bench.store(catalogue.expert, name)
 
 
+def built(bench: Bench) -> tuple[list[str], int]:
+    """The indexes that a refresh built, and the version that routes after it."""
+    done = result(bench, "refresh")
+    return done["indexes_built"], done["router_version"]
+
+
 def refreshed(bench: Bench) -> int:
     """The version that routes after a refresh."""
     number: int = result(bench, "refresh")["router_version"]
@@ -23,7 +29,7 @@ def test_a_refresh_makes_a_router_live_and_its_experts_serve(bench: Bench) -> No
     put(bench, "alpha")
     put(bench, "beta")
 
-    assert result(bench, "refresh") == {"indexes_built": [], "router_version": 1}
+    assert built(bench) == ([], 1)
 
     view = live(bench)
     assert (view.id, view.kind, view.encoder, view.experts) == (1, "heuristic", None, ["alpha", "beta"])
@@ -47,8 +53,8 @@ def test_progress_is_told_in_order(bench: Bench) -> None:
 def test_a_second_refresh_builds_nothing_again(bench: Bench) -> None:
     put(bench, "alpha", engine="extractive", documents=2)
 
-    assert result(bench, "refresh") == {"indexes_built": ["alpha"], "router_version": 1}
-    assert result(bench, "refresh") == {"indexes_built": [], "router_version": 1}
+    assert built(bench) == (["alpha"], 1)
+    assert built(bench) == ([], 1)
     assert len(bench.store(versions.routers)) == 1
 
 
@@ -82,7 +88,7 @@ def test_libraries_of_engines_that_read_none_are_indexed_for_routers_that_do(ben
 
     configure(bench, kind="centroid", world=False)
 
-    assert result(bench, "refresh") == {"indexes_built": ["alpha"], "router_version": 2}
+    assert built(bench) == (["alpha"], 2)
     assert (live(bench).kind, live(bench).encoder) == ("centroid", "hashing")
 
 

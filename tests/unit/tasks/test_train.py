@@ -41,7 +41,7 @@ def test_each_kind_of_job_does_what_it_is_named_for(bench: Bench) -> None:
         put(bench, name, exemplars=20)
     queries = labelled(bench, [(f"asking {n} about {name}", name) for n in range(10) for name in ("alpha", "beta")])
 
-    assert result(bench, "refresh").keys() == {"indexes_built", "router_version"}
+    assert result(bench, "refresh").keys() == {"indexes_built", "router_version", "content_sha256"}
     assert result(bench, "train_router").keys() == {"router_version", "state", "metrics"}
     assert result(bench, "evaluate_routers", versions=[1], data=queries).keys() == {"queries", "versions"}
     assert result(bench, "calibrate_router", version=1, data=queries).keys() == {
