@@ -106,7 +106,7 @@ def test_the_demonstration_runs_twice_and_leaves_nothing_running(home: Home) -> 
         "stopped everything that was started",
     ):
         assert said in first.stdout + first.stderr, said
-    assert "training a neural router" in first.stderr
+    assert "training a router of kind ensemble" in first.stderr
     assert home.processes() == []
     output = next(line.split(": ", 1)[1] for line in first.stdout.splitlines() if line.startswith("output: "))
     assert len(Path(output).read_text().splitlines()) == 270
@@ -114,7 +114,7 @@ def test_the_demonstration_runs_twice_and_leaves_nothing_running(home: Home) -> 
     second = home.moe("demo")
 
     assert "270 lines in = 270 output + 0 error" in second.stdout
-    assert "training a neural router" not in second.stderr  # what is there is used again
+    assert "training a router of kind ensemble" not in second.stderr  # what is there is used again
     assert home.processes() == []
     assert Path(output).exists()
 

@@ -8,7 +8,6 @@ import pytest
 
 from storage.hints import Hint, JobHint, PlanHint, RouteHint
 from tasks import models, plan, route, train
-from tests.unit.worker.waiting import disconnect
 from worker import names
 from worker import runtime as runtimes
 from worker.dispatch import Dispatcher
@@ -44,4 +43,3 @@ def inline_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(route, "_routers", models.Resident(2))
     yield
     made.close()
-    disconnect(made.app)
