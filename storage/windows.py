@@ -18,11 +18,12 @@ WHERE r.state = 'in_progress' AND r.paused_at IS NULL
 ORDER BY r.priority DESC, r.id
 """
 
+# Chosen apart, and so once: inside a condition the choice may be made again for every row, and then hold for more.
 _QUEUE = """
+WITH chosen AS MATERIALIZED (
+    SELECT id FROM shard WHERE run_id = :run AND state = 'planned' ORDER BY id LIMIT :n FOR UPDATE SKIP LOCKED)
 UPDATE shard SET state = 'queued', published_at = clock_timestamp(), not_before = clock_timestamp()
-WHERE id IN (SELECT id FROM shard WHERE run_id = :run AND state = 'planned' ORDER BY id LIMIT :n
-             FOR UPDATE SKIP LOCKED)
-RETURNING id
+FROM chosen WHERE shard.id = chosen.id RETURNING shard.id
 """
 
 
