@@ -13,7 +13,7 @@ from experts.routing.judging import Evidence, Logistic, coverage_features
 from experts.routing.known import NEIGHBOURS, Known, Queries
 from experts.routing.logistic import fit_logistic
 from experts.routing.router import RouterModel
-from experts.routing.search import Near, nearest_in
+from experts.routing.search import Near, nearest_in, no_neighbours
 
 _ORPHANS = 3_000
 _BLOCK = 500
@@ -109,7 +109,7 @@ class _Shown:
         return self._beyond(known.outside_texts, known.outside, known.outside_traits, None, nearest_in(between, 3))
 
     def _words(self, log_gate: Floats, keywords: Floats) -> Floats:
-        nothing = Near(np.zeros((len(keywords), 0), np.float32), np.zeros((len(keywords), 0), np.int64))
+        nothing = no_neighbours(len(keywords))
         return coverage_features(Evidence(nothing, nothing, keywords, log_gate.max(axis=1), has_vectors=False))
 
     def _masked(self, places: Places, but: Places) -> tuple[Floats, Floats]:
@@ -162,7 +162,7 @@ class _Shown:
         self, texts: Sequence[str], vectors: Floats, traits: Floats, background: Near | None, outside: Near | None
     ) -> Floats:
         known, model = self._known, self._model
-        near = known.index.search(vectors, min(NEIGHBOURS, len(known.vectors)))
+        near = known.index.nearest(vectors, at_most=NEIGHBOURS)
         familiar = model.familiarity.nearest(traits)
         gate = model.gate(Queries(texts, vectors, traits, near, familiar, model.familiarity.rank(familiar)))
         if background is None and len(known.background):

@@ -9,7 +9,7 @@ import numpy as np
 from experts.encoders.base import Embedded, Vectors, joined
 from experts.routing.base import OUTSIDE, Examples, ExpertProfile, Floats, Places, World
 from experts.routing.keywords import KeywordTable
-from experts.routing.search import Near, NearestNeighbours, nearest_in
+from experts.routing.search import Near, NearestNeighbours, nearest_in, no_neighbours
 from experts.routing.votes import vote
 
 NEIGHBOURS = 64
@@ -40,6 +40,13 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+
+def of_words(texts: Sequence[str]) -> Queries:
+    """Queries for routers that read no vectors."""
+    n = len(texts)
+    empty, ones = np.zeros((n, 0), np.float32), np.ones(n, np.float32)
+    return Queries(texts, empty, empty, no_neighbours(n), ones, ones)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from experts.routing.calibration import Calibration, Conformal, confidence_featu
 from experts.routing.familiarity import Familiarity
 from experts.routing.judging import Evidence, Logistic, coverage_features, logistic_from, own_features
 from experts.routing.kind import Kind
-from experts.routing.known import NEIGHBOURS, Known, Queries, standardised
+from experts.routing.known import NEIGHBOURS, Known, Queries, of_words, standardised
 from experts.routing.search import Near, NearestNeighbours
 from experts.routing.votes import centroids, class_means, shrunk_precision, vote
 
@@ -29,7 +29,7 @@ ABOUT = "router.json"
 WEIGHTS = "weights.safetensors"
 SHOWN = 3  # exemplars that are shown with a decision
 _SHOWN_CHARS = 500
-_PASSAGES = 16
+PASSAGES = 16
 _SHRINK = 0.3
 
 
@@ -118,11 +118,8 @@ class RouterModel:
 
     def queries(self, texts: Sequence[str], embedded: Embedded | None) -> Queries:
         """What the parts of the router look at. Raises ModelUnusable for vectors of another encoder."""
-        n = len(texts)
         if not self.needs_vectors:
-            nothing = Near(np.zeros((n, 0), np.float32), np.zeros((n, 0), np.int64))
-            empty = np.zeros((n, 0), np.float32)
-            return Queries(texts, empty, empty, nothing, np.ones(n, np.float32), np.ones(n, np.float32))
+            return of_words(texts)
         wanted = self.known.vectors.shape[1]
         if embedded is None or embedded.vectors.shape[1:] != (wanted,):
             raise ModelUnusable(
@@ -135,7 +132,7 @@ class RouterModel:
         if not np.isfinite(embedded.vectors).all() or not np.isfinite(embedded.layers).all():
             raise ModelUnusable("a query has a vector that is not all numbers")
         traits = standardised(embedded.layers, self.known.centre)
-        near = self.known.index.search(embedded.vectors, min(NEIGHBOURS, len(self.known.vectors)))
+        near = self.known.index.nearest(embedded.vectors, at_most=NEIGHBOURS)
         alike = self.familiarity.nearest(traits)
         return Queries(texts, embedded.vectors, traits, near, alike, self.familiarity.rank(alike))
 
@@ -152,11 +149,11 @@ class RouterModel:
         vectors = queries.vectors
         return Evidence(
             near=queries.near,
-            library=_searched(passages, vectors, _PASSAGES, len(self.known.passages)),
+            library=passages.nearest(vectors, at_most=PASSAGES),
             keywords=keywords,
             certainty=certainty,
-            outside=_searched(outside, vectors, 3, len(self.known.outside)),
-            background=_searched(background, vectors, 5, len(self.known.background)),
+            outside=outside.nearest(vectors, at_most=3),
+            background=background.nearest(vectors, at_most=5),
             familiar=queries.alike,
             centre=(vectors @ self.centres.T).max(axis=1),
             distance=self.distances(vectors),
@@ -164,23 +161,29 @@ class RouterModel:
 
     def score(self, texts: Sequence[str], embedded: Embedded | None) -> Scores:
         """Score ``texts``; ``embedded`` are the same texts embedded, given when ``needs_vectors``."""
-        queries = self.queries(texts, embedded)
-        keyword_scores, keywords = self.known.table.score(texts)
+        return self.judge(self.queries(texts, embedded))
+
+    def judge(self, queries: Queries) -> Scores:
+        """The same for queries that were looked at already."""
+        keyword_scores, keywords = self.known.table.score(queries.texts)
         log_gate = self.gate(queries)
         evidence = self.evidence(queries, log_gate, keyword_scores)
         own = self.own(own_features(evidence, self.known.owner, self.known.library))
         gate = np.exp(log_gate)
         share = shares(gate, own, self.gate_weight)
-        features = confidence_features(share, queries.familiar, self.agreement(share, gate, own, queries))
         return Scores(
             gate=gate,
             self_assessment=own,
             share=share,
-            confidence=self.calibration.confidence(features),
+            confidence=self.calibration.confidence(self.trust(share, gate, own, queries)),
             coverage=self.calibration.coverage(coverage_features(evidence)),
             keywords=keywords,
             neighbours=self._neighbours(queries, evidence.outside),
         )
+
+    def trust(self, share: Floats, gate: Floats, own: Floats, queries: Queries) -> Floats:
+        """What confidence is read from, float32[n, 4]; see ``confidence_features``."""
+        return confidence_features(share, queries.familiar, self.agreement(share, gate, own, queries))
 
     def agreement(self, share: Floats, gate: Floats, own: Floats, queries: Queries) -> Floats:
         """Share of the parts (gate, own assessment, neighbours, centroids) that name the first choice, float32[n]."""
@@ -263,20 +266,25 @@ def shares(gate: Floats, own: Floats, gate_weight: float) -> Floats:
     return mixed
 
 
-def _searched(index: NearestNeighbours, vectors: Vectors, k: int, n: int) -> Near:
-    if n == 0:
-        return Near(np.zeros((len(vectors), 0), np.float32), np.zeros((len(vectors), 0), np.int64))
-    return index.search(vectors, min(k, n))
+# Whatever can be wrong with files that somebody else wrote, among it what faiss finds.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+    SafetensorError,
+    UnknownKind,
+)
 
 
 def load_router(folder: Path) -> RouterModel:
     """Read the files of a router. Raises ModelUnusable, with the folder's name."""
     try:
         return _load(folder)
-    # Whatever can be wrong with files that somebody else wrote, among it what faiss finds.
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError) as error:
-        raise ModelUnusable(f"router {folder.name} cannot be read: {error}") from error
-    except (SafetensorError, UnknownKind) as error:
+    except _UNREADABLE as error:
         raise ModelUnusable(f"router {folder.name} cannot be read: {error}") from error
 
 

@@ -23,6 +23,15 @@ class Near:
     cosines: Floats
     places: Places
 
+    def first(self, n: int) -> "Near":
+        """What the first ``n`` queries found."""
+        return Near(self.cosines[:n], self.places[:n])
+
+
+def no_neighbours(n: int) -> Near:
+    """What n queries find where nothing is to be found."""
+    return Near(np.zeros((n, 0), np.float32), np.zeros((n, 0), np.int64))
+
 
 class NearestNeighbours:
     """Exact search below ``CELLS_FROM`` vectors; above, an inverted file of about √m cells, of which a few are read."""
@@ -38,11 +47,19 @@ class NearestNeighbours:
         index.add(vectors)
         self._index = index
 
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
     def search(self, queries: Vectors, k: int) -> Near:
         """The ``k`` nearest to each of ``queries`` float32[n, d]."""
         cosines, places = self._index.search(np.ascontiguousarray(queries, np.float32), k)
         cosines[places < 0] = -1.0
         return Near(cosines, places)
+
+    def nearest(self, queries: Vectors, *, at_most: int) -> Near:
+        """The same, with no more columns than there are vectors."""
+        k = min(at_most, len(self))
+        return self.search(queries, k) if k else no_neighbours(len(queries))
 
 
 def nearest_in(cosines: Floats, k: int) -> Near:

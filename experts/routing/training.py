@@ -6,21 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from experts.encoders.base import Embedded, Vectors
+from experts.encoders.base import Embedded
 from experts.errors import CannotTrain
 from experts.evaluation.metrics import expected_calibration_error
 from experts.kinds import ROUTERS, find
 from experts.routing.base import OUTSIDE, Examples, Floats, Places, TrainingSet, log_softmax
-from experts.routing.calibration import Calibration, Conformal, confidence_features, conformal
+from experts.routing.calibration import Calibration, Conformal, conformal
 from experts.routing.coverage_training import fit_coverage
 from experts.routing.familiarity import Familiarity, fit_familiarity
 from experts.routing.folds import cluster_folds, random_folds
 from experts.routing.judging import Evidence, Logistic, own_features
 from experts.routing.kind import Kind
-from experts.routing.known import NEIGHBOURS, Known, Queries, gather, nearest_but_self
+from experts.routing.known import NEIGHBOURS, Known, Queries, gather, nearest_but_self, of_words
 from experts.routing.logistic import fit_logistic
-from experts.routing.router import RouterModel, distances, shares
-from experts.routing.search import Near, nearest_in
+from experts.routing.router import PASSAGES, RouterModel, distances, shares
+from experts.routing.search import nearest_in, no_neighbours
 
 _FOLDS = 3
 # Below so many exemplars an expert is held out by parts that are too small to say anything of strangers.
@@ -56,7 +56,7 @@ def train_router(kind: str, data: TrainingSet, *, report: Callable[[str], None] 
     learned = made.learn(known, top_k=data.top_k, seed=data.seed)
     report("measuring on exemplars left out")
     left_out = _left_out(
-        made, known, familiarity, data, random_folds(known.owner[: known.n_own], _folds(known), seed=0)
+        made, known, familiarity, data, random_folds(known.owner[: known.n_own], _folds(known), seed=data.seed)
     )
     start = RouterModel(
         kind=kind,
@@ -87,6 +87,7 @@ class _Trial:
         self._left_out = left_out
         self._keywords, _ = model.known.table.score(model.known.texts)
         self._near = nearest_but_self(model.known.vectors, NEIGHBOURS) if model.needs_vectors else None
+        self._own = own_features(self._own_evidence(), model.known.owner, model.known.library)
 
     def calibrated(self, strangers: HeldOut | None) -> RouterModel:
         model = self._model
@@ -98,30 +99,28 @@ class _Trial:
             raw, owner = model.gate(queries), inside.owner
         temperature = fit_temperature(raw, owner)
         model = replace(model, calibration=replace(model.calibration, temperature=temperature))
-        model = replace(model, own=self._fit_own(temperature))
+        model = replace(model, own=self._fit_own())
         coverage = fit_coverage(
             model, self._data, self._left_out.log_gate / temperature, self._near, self._keywords, inside_share=0.8
         )
         model = replace(model, calibration=replace(model.calibration, coverage=coverage))
         return self._confident(model, inside, strangers)
 
-    def _own_evidence(self, certainty: Floats) -> Evidence:
+    def _own_evidence(self) -> Evidence:
+        """What the experts' own assessment of the exemplars rests on, each left out of what it is compared with."""
         known, n = self._known, self._n
-        nothing = Near(np.zeros((n, 0), np.float32), np.zeros((n, 0), np.int64))
+        certainty = self._left_out.log_gate.max(axis=1)
         if self._near is None:
-            return Evidence(nothing, nothing, self._keywords, certainty, has_vectors=False)
-        near = Near(self._near.cosines[:n], self._near.places[:n])
-        library = nothing
-        if len(known.passages):
-            library = nearest_in(known.vectors[:n] @ known.passages.T, 16)
-        return Evidence(near, library, self._keywords, certainty)
-
-    def _fit_own(self, temperature: float) -> Logistic:
-        features = own_features(
-            self._own_evidence(self._left_out.log_gate.max(axis=1)), self._known.owner, self._known.library
+            return Evidence(no_neighbours(n), no_neighbours(n), self._keywords, certainty, has_vectors=False)
+        library = (
+            nearest_in(known.vectors[:n] @ known.passages.T, PASSAGES) if len(known.passages) else no_neighbours(n)
         )
+        return Evidence(self._near.first(n), library, self._keywords, certainty)
+
+    def _fit_own(self) -> Logistic:
         belongs = self._owner[:, None] == np.arange(len(self._known.experts))[None, :]
-        return fit_logistic(features.reshape(-1, features.shape[2]), belongs.reshape(-1), positive_share=0.5)
+        rows = self._own.reshape(-1, self._own.shape[2])
+        return fit_logistic(rows, belongs.reshape(-1), positive_share=0.5, only_for=True)
 
     def _confident(self, model: RouterModel, inside: Examples | None, strangers: HeldOut | None) -> RouterModel:
         """Fit confidence and risk on whatever was held out; strangers count as a part of the traffic."""
@@ -147,19 +146,11 @@ class _Trial:
     def _left_out_features(self, model: RouterModel, held_out: HeldOut) -> tuple[Floats, Floats, Places]:
         known, n = self._known, self._n
         log_gate = log_softmax(held_out.log_gate / model.calibration.temperature)
-        own = model.own(own_features(self._own_evidence(log_gate.max(axis=1)), known.owner, known.library))
+        own = model.own(self._own)
         share = shares(np.exp(log_gate), own, model.gate_weight)
-        near = self._near
-        queries = Queries(
-            known.texts,
-            known.vectors[:n],
-            known.traits[:n],
-            Near(near.cosines[:n], near.places[:n]) if near is not None else _no_neighbours(n),
-            held_out.familiar,
-            held_out.familiar,
-        )
-        agreement = model.agreement(share, np.exp(log_gate), own, queries)
-        return confidence_features(share, held_out.familiar, agreement), share, self._owner
+        near = no_neighbours(n) if self._near is None else self._near.first(n)
+        queries = Queries(known.texts, known.vectors[:n], known.traits[:n], near, held_out.familiar, held_out.familiar)
+        return model.trust(share, np.exp(log_gate), own, queries), share, self._owner
 
     def metrics(self, model: RouterModel, data: TrainingSet) -> Mapping[str, Any]:
         """What was measured on held-out queries."""
@@ -180,10 +171,9 @@ class _Trial:
 
 def held_out_features(model: RouterModel, examples: Examples) -> tuple[Floats, Floats, Places]:
     """Confidence features, shares and owners of labelled queries the model has not seen."""
-    scores = model.score(examples.texts, examples.embedded)
     queries = model.queries(examples.texts, examples.embedded)
-    agreement = model.agreement(scores.share, scores.gate, scores.self_assessment, queries)
-    return confidence_features(scores.share, queries.familiar, agreement), scores.share, examples.owner
+    scores = model.judge(queries)
+    return model.trust(scores.share, scores.gate, scores.self_assessment, queries), scores.share, examples.owner
 
 
 def fit_temperature(log_probabilities: Floats, owner: Places) -> float:
@@ -205,13 +195,13 @@ def _left_out(made: type[Kind], known: Known, familiarity: Familiarity, data: Tr
         kind = made(kept, made.learn(kept, top_k=data.top_k, seed=data.seed))
         texts = [known.texts[place] for place in held.tolist()]
         if not made.needs_vectors:
-            log_gate[held] = kind.score(Queries(texts, *(_no_vectors(len(held)))))
+            log_gate[held] = kind.score(of_words(texts))
             continue
         rest = np.setdiff1d(np.arange(n), held)
         if len(familiarity.rows):
             nearest = nearest_in(familiarity.rows[held] @ familiarity.rows[rest].T, 1).cosines[:, 0]
             familiar[held] = familiarity.rank(nearest)
-        near = kept.index.search(known.vectors[held], min(NEIGHBOURS, len(kept.vectors)))
+        near = kept.index.nearest(known.vectors[held], at_most=NEIGHBOURS)
         queries = Queries(texts, known.vectors[held], known.traits[held], near, familiar[held], familiar[held])
         log_gate[held] = kind.score(queries)
     return HeldOut(log_softmax(log_gate), familiar)
@@ -236,15 +226,6 @@ def _inside(examples: Examples | None) -> Examples | None:
         return None
     inside = examples.take(np.flatnonzero(examples.owner != OUTSIDE))
     return inside if len(inside) else None
-
-
-def _no_neighbours(n: int) -> Near:
-    return Near(np.zeros((n, 0), np.float32), np.zeros((n, 0), np.int64))
-
-
-def _no_vectors(n: int) -> tuple[Vectors, Floats, Near, Floats, Floats]:
-    empty, ones = np.zeros((n, 0), np.float32), np.ones(n, np.float32)
-    return empty, empty, _no_neighbours(n), ones, ones
 
 
 def _flat(n: int) -> Logistic:

@@ -114,3 +114,33 @@ def test_it_changes_none_of_what_it_is_given() -> None:
     np.testing.assert_array_equal(features, before[0])
     np.testing.assert_array_equal(labels, before[1])
     np.testing.assert_array_equal(weight, 1)
+
+
+class TestOnlyFor:
+    def test_a_feature_that_would_speak_against_is_left_out_and_the_rest_fitted_without_it(self) -> None:
+        features, labels = drawn()
+        found = fit_logistic(features, labels, only_for=True)
+        alone = fit_logistic(features[:, :1], labels)
+        assert found.weights[1] == 0
+        assert found.weights[0] == pytest.approx(alone.weights[0])
+        assert found.bias == pytest.approx(alone.bias)
+
+    def test_where_everything_would_speak_against_nothing_speaks(self) -> None:
+        features, labels = drawn()
+        found = fit_logistic(features[:, 1:], labels, only_for=True)
+        np.testing.assert_array_equal(found.weights, [0])
+
+    def test_what_speaks_for_is_fitted_as_without(self) -> None:
+        features, labels = drawn()
+        for_it = features * np.array([1, -1], np.float32)
+        assert_same(fit_logistic(for_it, labels, only_for=True), fit_logistic(for_it, labels))
+
+
+def test_of_too_many_rows_the_rare_label_is_kept_whole() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(200_000) < 300
+    features = (random.normal(size=(200_000, 1)) + 2 * labels[:, None]).astype(np.float32)
+    found = fit_logistic(features, labels)
+    whole = 2.0  # of two normal distributions a distance of 2 apart, the log-odds rise by 2 per unit
+    assert found.weights[0] / found.scale[0] == pytest.approx(whole, abs=0.25)
+    assert found(features).mean() == pytest.approx(300 / 200_000, rel=0.3)
