@@ -44,9 +44,10 @@ format: setup ## put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## measure: orchestration, the real engine, memory (about ten minutes)
+bench: setup ## measure: orchestration, the real engine, routing, memory (about fifteen minutes)
 	$(BIN)/python -m tests.bench.orchestration --lines 10000 100000 1000000
 	$(BIN)/python -m tests.bench.extractive
+	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.routing
 
 clean: ## remove .venv and the embedded stack's data (stop it first: moe down)
 	rm -rf $(VENV) .moe build *.egg-info

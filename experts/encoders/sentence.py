@@ -45,11 +45,14 @@ class SentenceEncoder:
         self.dimension = int(self._model.get_embedding_dimension() or 0)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        return self.embed(texts).vectors
+        return self._embed(texts, with_layers=False).vectors
 
     def embed(self, texts: Sequence[str]) -> Embedded:
+        return self._embed(texts, with_layers=True)
+
+    def _embed(self, texts: Sequence[str], *, with_layers: bool) -> Embedded:
         if not texts:
-            return self.embed([""]).take(slice(0))
+            return self._embed([""], with_layers=with_layers).take(slice(0))
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         layers: Vectors | None = None
         texts = [text[: self._max_tokens * _CHARS_PER_TOKEN] for text in texts]
@@ -62,7 +65,7 @@ class SentenceEncoder:
                 }
                 found = self._model(features)
                 vectors[places] = found["sentence_embedding"].float().cpu().numpy()
-                means = _layer_means(found)
+                means = _layer_means(found) if with_layers else None
                 if means is not None:
                     layers = np.zeros((len(texts), *means.shape[1:]), np.float32) if layers is None else layers
                     layers[places] = means

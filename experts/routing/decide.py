@@ -10,10 +10,13 @@ from experts.analysis import analyse
 from experts.routing.balancing import balanced
 from experts.routing.base import Floats, Places, Scores
 from experts.routing.explaining import Choice, explained
+from experts.routing.tree import by_level
 from experts.standing import Standing
 
 # What weights may sum to besides 1.
 _ROUNDING = 5e-4
+# Priority of an expert of which nothing is known: neither better nor worse than others.
+_UNKNOWN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,41 +134,6 @@ def _weighted(names: Sequence[str], weights: Sequence[float]) -> tuple[tuple[str
     return tuple(zip(names, short, strict=True))
 
 
-def by_level(share: Floats, experts: Sequence[str], parents: Mapping[str, str | None]) -> Floats:
-    """Shares after going down the tree level by level, float32[n, E]; the same where no expert has a parent.
-
-    At each level the branch with the largest sum of shares is entered, and everything beside it is halved: a broad
-    field that several experts divide among them is not beaten by a narrow one that has its share alone.
-    """
-    if not any(parents.get(name) in experts for name in experts):
-        return share
-    place = {name: number for number, name in enumerate(experts)}
-    paths = [path(name, experts, parents) for name in experts]
-    weight = np.ones_like(share)
-    depth = max(map(len, paths))
-    inside = np.ones(share.shape, bool)
-    for level in range(depth):
-        branch = np.array([place[p[level]] if level < len(p) else place[p[-1]] for p in paths])
-        sums = np.zeros_like(share)
-        for column, of in enumerate(branch):
-            sums[:, of] += np.where(inside[:, column], share[:, column], 0)
-        best = sums.argmax(axis=1)
-        entered = branch[None, :] == best[:, None]
-        weight = np.where(inside & ~entered, weight * 0.5, weight)
-        inside &= entered
-    weighted = share * weight
-    result: Floats = (weighted / weighted.sum(axis=1, keepdims=True)).astype(np.float32)
-    return result
-
-
-def path(name: str, experts: Sequence[str], parents: Mapping[str, str | None]) -> list[str]:
-    """From the root down to the expert; a parent that is not there, or a ring, ends the way up."""
-    way = [name]
-    while (above := parents.get(way[0])) in experts and above is not None and above not in way:
-        way.insert(0, above)
-    return way
-
-
 def _ordered(final: Floats, experts: Sequence[str], standings: Mapping[str, Standing], policy: Policy) -> Places:
     """Places of the experts by their score, int64[n, ·]: balanced by room first, and near ties by priority."""
     width = min(max(policy.top_k, 2) + 2, len(experts)) if policy.risk is None else len(experts)
@@ -173,7 +141,7 @@ def _ordered(final: Floats, experts: Sequence[str], standings: Mapping[str, Stan
     if not standings:
         return order
     if policy.tie_margin > 0 and width > 1:
-        priority = np.array([standings[name].priority if name in standings else 0.0 for name in experts])
+        priority = np.array([standings[name].priority if name in standings else _UNKNOWN for name in experts])
         first, second = order[:, 0].copy(), order[:, 1].copy()
         rows = np.arange(len(order))
         tied = final[rows, first] - final[rows, second] < policy.tie_margin
@@ -184,8 +152,9 @@ def _ordered(final: Floats, experts: Sequence[str], standings: Mapping[str, Stan
         if (np.bincount(order[:, 0], minlength=len(experts)) > room).any():
             moved = balanced(final, room, budget=policy.balance_budget, first=order[:, 0])
             for row in np.flatnonzero(moved != order[:, 0]):
-                rest = order[row][order[row] != moved[row]]
-                order[row] = np.concatenate([[moved[row]], rest])[:width]
+                full = order[row, 0]  # asked last of those looked at: second would be load all the same
+                rest = order[row][(order[row] != moved[row]) & (order[row] != full)]
+                order[row] = np.concatenate([[moved[row]], rest, [full]])[:width]
     return order
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experts.routing.base import Floats, Neighbour
+from experts.routing.tree import path
 from experts.standing import Standing
 
 
@@ -38,9 +39,9 @@ def explained(
         ],
         "otherwise": otherwise(choice),
     }
-    above = parents.get(choice.experts[choice.kept[0]])
-    if above is not None:
-        explanation["path"] = [above, choice.experts[choice.kept[0]]]
+    way = path(choice.experts[choice.kept[0]], choice.experts, parents)
+    if len(way) > 1:
+        explanation["path"] = way
     return _reason(choice), explanation
 
 
@@ -90,7 +91,9 @@ def _reason(choice: Choice) -> str:
     best = names[first]
     parts = [f"{best} scores highest (gate {choice.gate[first]:.2f}, own assessment {choice.own[first]:.2f})"]
     if choice.final[first] < choice.final.max():
-        parts = [f"{best} is asked in place of {names[int(choice.final.argmax())]}, which scores little more"]
+        other = int(choice.final.argmax())
+        more = choice.final[other] - choice.final[first]
+        parts = [f"{best} is asked in place of {names[other]}, which scores {more:.2f} more"]
     keywords = choice.keywords.get(best)
     if keywords:
         parts.append(f"keywords {', '.join(keywords[:3])}")

@@ -19,8 +19,8 @@ import numpy as np
 from experts.encoders.base import EncoderSpec, load_encoder
 from experts.engines.base import EngineBatch, EngineQuery, EngineSpec, make_engine
 from experts.knowledge import KnowledgeBase
-from experts.routing.base import load_router
 from experts.routing.decide import Policy, decide
+from experts.routing.router import load_router
 from jobs import ask, catalogue
 from jobs.demo import expectations
 from jobs.follow import wait_until_ended
@@ -47,7 +47,7 @@ class BareLoop:
         self._encoder = load_encoder(EncoderSpec(dtype=client.settings.encoder.dtype, threads=1))
         live = transact(client.engine, versions.live_router)
         assert live is not None
-        self._router = load_router(live.kind, client.store.fetch_tree(live.artefact, live.artefact_sha256))
+        self._router = load_router(client.store.fetch_tree(live.artefact, live.artefact_sha256))
         self._bases = {
             e.name: KnowledgeBase.load(client.store.fetch_tree(e.artefact, e.artefact_sha256 or ""), self._encoder.name)
             for e in transact(client.engine, stored.experts)
@@ -58,9 +58,10 @@ class BareLoop:
     def run(self, texts: list[str]) -> tuple[float, float]:
         """Answer everything; seconds and processor seconds it took."""
         started, used = time.perf_counter(), time.process_time()
-        vectors = self._encoder.encode(texts)
-        scores = self._router.score(texts, vectors)
-        decisions = decide(self._router.experts, texts, scores, {}, Policy(), self._router.calibration)
+        embedded = self._encoder.embed(texts)
+        scores = self._router.score(texts, embedded)
+        decisions = decide(self._router.experts, texts, scores, {}, Policy())
+        vectors = embedded.vectors
         for name, base in self._bases.items():
             rows = np.array([row for row, d in enumerate(decisions) if name in dict(d.experts)], np.int64)
             self._engine.answer(EngineBatch(name, {}, [EngineQuery(texts[row]) for row in rows], vectors[rows], base))

@@ -22,7 +22,7 @@ _VOTERS = 30
 _HOME = (1.1, 0.2, 0.25, 0.0, 0.0)
 _ABROAD = (0.2, 0.2, 0.2, 0.2, 0.2)
 # A query that looks at least as familiar as this share of the exemplars is at home.
-_AT_HOME_FROM = 0.4
+_AT_HOME_FROM = 0.2
 
 
 class Router(Kind):

@@ -74,7 +74,7 @@ class TestReason:
 
     def test_an_expert_that_gave_way_is_named(self) -> None:
         of = choice(kept=[1], shown=[1, 0])
-        assert reason(of) == "code is asked in place of bank, which scores little more."
+        assert reason(of) == "code is asked in place of bank, which scores 0.20 more."
 
     def test_an_expert_that_fits_better_but_is_not_available_is_named(self) -> None:
         of = choice(kept=[1], shown=[1, 2], factors=[0.0, 1.0, 1.0], final=floats([0, 0.3, 0.2]))
@@ -132,13 +132,14 @@ class TestExplained:
     @pytest.mark.parametrize(
         ("parents", "expected"),
         [
-            ({"bank": "money", "code": "technology"}, ["money", "bank"]),
+            ({"bank": "code", "code": "earth"}, ["earth", "code", "bank"]),
+            ({"bank": "money"}, None),  # not an expert
             ({"bank": None}, None),
             ({"code": "technology"}, None),
             ({}, None),
         ],
     )
-    def test_the_expert_above_the_first_is_named(
+    def test_the_way_down_to_the_first_is_named(
         self, parents: dict[str, str | None], expected: list[str] | None
     ) -> None:
         assert explanation(choice(kept=[0, 1]), parents).get("path") == expected

@@ -68,7 +68,7 @@ def product(logs: Sequence[Sequence[float]], weights: Sequence[float]) -> list[f
 HOME, ABROAD = (1.1, 0.2, 0.25, 0, 0), (0.2,) * 5
 
 
-@pytest.mark.parametrize(("familiar", "trust"), [(0, 0), (0.1, 0.25), (0.3, 0.75), (0.4, 1), (0.7, 1), (1, 1)])
+@pytest.mark.parametrize(("familiar", "trust"), [(0, 0), (0.05, 0.25), (0.15, 0.75), (0.2, 1), (0.7, 1), (1, 1)])
 def test_the_more_familiar_a_query_the_more_it_is_the_gates(
     known: Known, learned: Arrays, strange: Embedded, familiar: float, trust: float
 ) -> None:
