@@ -1,11 +1,13 @@
 """What experts did lately and before that, and what waits for them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from storage import catalogue
+from storage.catalogue import ExpertView
 
 # Below this many judgements a share of good ones is chance.
 _LEAST_JUDGED = 5
@@ -74,13 +76,14 @@ class Measured:
         return self.recent.n_queries + self.backlog.queued + self.backlog.leased
 
 
-def serving(connection: Connection) -> list[Measured]:
-    """The experts that serve, by name."""
-    known = catalogue.experts(connection, serving=True)
+def serving(connection: Connection, stored: Iterable[ExpertView] | None = None) -> list[Measured]:
+    """The experts that serve, by name. ``stored`` are all experts, where the caller has read them already."""
+    experts = catalogue.experts(connection, serving=True) if stored is None else stored
     done, waiting = figures(connection), backlogs(connection)
     return [
         Measured(expert.name, expert.card, *done[expert.name], waiting.get(expert.name, Backlog(0, 0)))
-        for expert in known
+        for expert in experts
+        if expert.serving
     ]
 
 

@@ -105,9 +105,9 @@ def _route(work: Work, shard: ClaimedShard, version: RouterView, heartbeat: Hear
 def _read(
     connection: Connection, shard: ClaimedShard, limits: Limits
 ) -> tuple[list[OpenQuery], dict[str, ExpertView], dict[str, Standing]]:
-    known = {expert.name: expert for expert in catalogue.experts(connection)}
-    standings = {measured.expert: standing_of(measured, limits) for measured in standing.serving(connection)}
-    return shards.open_queries(connection, shard), known, standings
+    experts = catalogue.experts(connection)
+    standings = {measured.expert: standing_of(measured, limits) for measured in standing.serving(connection, experts)}
+    return shards.open_queries(connection, shard), {expert.name: expert for expert in experts}, standings
 
 
 def _scorer(work: Work, version: RouterView, known: Mapping[str, ExpertView]) -> Scorer:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from storage import standing
+from storage import catalogue, standing
 from storage.standing import Backlog, Measured, Stretch
 from tests.unit.storage.builders import (
     CARD,
@@ -193,6 +193,16 @@ def test_serving_experts_come_by_name_with_all_that_is_known(store: Store) -> No
         Measured("beta", CARD, NOTHING, NOTHING, Backlog(3, 0)),
     ]
     assert [expert.load for expert in found] == [13, 3]
+
+
+def test_experts_that_were_read_already_are_not_read_again(store: Store) -> None:
+    put_expert(store, "alpha")
+    put_expert(store, "beta")
+    store.sql("UPDATE expert SET serving = (name = 'beta')")
+    read = store(catalogue.experts)
+
+    assert [expert.expert for expert in store(standing.serving, read)] == ["beta"]
+    assert store(standing.serving, []) == []
 
 
 @pytest.mark.parametrize(
