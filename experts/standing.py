@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 # What an expert takes at once whose card names no capability.
 _DEFAULT_CAPACITY = 512
@@ -39,6 +39,47 @@ class Figures:
     def error_rate(self) -> float | None:
         """Share of the queries that ended in an error; None without queries."""
         return self.n_errors / self.n_queries if self.n_queries else None
+
+
+class Stretch(Protocol):
+    """Anything with the fields of Figures."""
+
+    @property
+    def n_queries(self) -> int: ...
+    @property
+    def n_errors(self) -> int: ...
+    @property
+    def busy_ms(self) -> float: ...
+    @property
+    def n_answered(self) -> int: ...
+    @property
+    def mean_confidence(self) -> float | None: ...
+    @property
+    def accuracy(self) -> float | None: ...
+
+
+class Backlog(Protocol):
+    """Queries that wait for a worker, and those being answered."""
+
+    @property
+    def queued(self) -> int: ...
+    @property
+    def leased(self) -> int: ...
+
+
+class Measured(Protocol):
+    """All that whoever keeps the figures knows of an expert."""
+
+    @property
+    def expert(self) -> str: ...
+    @property
+    def card(self) -> Mapping[str, Any]: ...
+    @property
+    def recent(self) -> Stretch: ...
+    @property
+    def history(self) -> Stretch: ...
+    @property
+    def backlog(self) -> Backlog: ...
 
 
 NOTHING = Figures(0, 0, 0.0, 0, None, None)
@@ -91,6 +132,30 @@ class Standing:
     service_s: float | None
     wait_s: float | None
     priority: float
+
+
+def standing_of(measured: Measured, limits: Limits = DEFAULT_LIMITS) -> Standing:
+    """How the expert stands by what was measured of it."""
+    return standing(
+        measured.expert,
+        _figures(measured.recent),
+        _figures(measured.history),
+        queue=measured.backlog.queued,
+        in_flight=measured.backlog.leased,
+        capacity=capacity(measured.card),
+        limits=limits,
+    )
+
+
+def _figures(stretch: Stretch) -> Figures:
+    return Figures(
+        stretch.n_queries,
+        stretch.n_errors,
+        stretch.busy_ms,
+        stretch.n_answered,
+        stretch.mean_confidence,
+        stretch.accuracy,
+    )
 
 
 def standing(

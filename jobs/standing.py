@@ -6,11 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from experts.standing import DEFAULT_LIMITS, Figures, Limits, Standing, capacity, load_ratios, standing
+from experts.standing import DEFAULT_LIMITS, Limits, load_ratios, standing_of
 from storage import alerts
 from storage import standing as stored
 from storage.database import transact
-from storage.standing import Measured
 from worker.runtime import Runtime
 
 
@@ -23,23 +22,11 @@ def status(runtime: Runtime, limits: Limits = DEFAULT_LIMITS) -> list[dict[str, 
     measured = transact(runtime.engine, stored.serving)
     ratios = load_ratios({expert.expert: expert.load for expert in measured})
     return [
-        _rounded(asdict(_standing(expert, limits)))
+        _rounded(asdict(standing_of(expert, limits)))
         | _rounded({"load": expert.load, "load_ratio": ratios.get(expert.expert)})
         | {"recent": _rounded(asdict(expert.recent)), "history": _rounded(asdict(expert.history))}
         for expert in measured
     ]
-
-
-def _standing(expert: Measured, limits: Limits) -> Standing:
-    return standing(
-        expert.expert,
-        Figures(**asdict(expert.recent)),
-        Figures(**asdict(expert.history)),
-        queue=expert.backlog.queued,
-        in_flight=expert.backlog.leased,
-        capacity=capacity(expert.card),
-        limits=limits,
-    )
 
 
 def _rounded(entry: Mapping[str, Any]) -> dict[str, Any]:

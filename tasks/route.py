@@ -18,7 +18,7 @@ from experts.kinds import ENGINES_WITH_VECTORS, HASHING
 from experts.routing.decide import Decision, Policy, decide
 from experts.routing.router import RouterModel, load_router
 from experts.routing.validation import validate
-from experts.standing import Limits, Standing
+from experts.standing import Limits, Standing, standing_of
 from storage import catalogue, shards, standing, versions
 from storage.catalogue import ExpertView
 from storage.errors import ArtefactDamaged
@@ -26,7 +26,7 @@ from storage.shards import ClaimedShard, DecisionRow, NewChunk, OpenQuery
 from storage.versions import RouterView
 from tasks import models
 from tasks.isolate import Failed, isolate
-from tasks.watch import limits, standing_of
+from tasks.watch import limits
 from tasks.work import Work
 from worker import names
 from worker.faults import fault_point

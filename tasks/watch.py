@@ -1,14 +1,11 @@
 """Looking for what people should look at: experts that stand badly, runs that look made, routes that shift."""
 
-from dataclasses import asdict
-
 from sqlalchemy import Connection
 
-from experts.standing import DEFAULT_LIMITS, Figures, Limits, Standing, capacity, imbalance, standing
+from experts.standing import DEFAULT_LIMITS, Limits, Standing, imbalance, standing_of
 from storage import alerts
 from storage import standing as stored
 from storage.alerts import Alert, AlertKind
-from storage.standing import Measured
 from worker.settings import Settings
 
 # Below this many, an uneven load is chance.
@@ -27,19 +24,6 @@ def watch(connection: Connection, limits: Limits = DEFAULT_LIMITS) -> list[Alert
     found += of_load({expert.expert: expert.load for expert in measured})
     found += [alert for expert in measured for alert in of_standing(standing_of(expert, limits))]
     return alerts.raise_alerts(connection, found)
-
-
-def standing_of(expert: Measured, limits: Limits = DEFAULT_LIMITS) -> Standing:
-    """How the expert stands by what storage knows of it."""
-    return standing(
-        expert.expert,
-        Figures(**asdict(expert.recent)),
-        Figures(**asdict(expert.history)),
-        queue=expert.backlog.queued,
-        in_flight=expert.backlog.leased,
-        capacity=capacity(expert.card),
-        limits=limits,
-    )
 
 
 def of_load(load: dict[str, int]) -> list[Alert]:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from experts.standing import Limits
+from experts.standing import Limits, standing_of
 from storage import alerts
 from storage.alerts import Alert, AlertKind, AlertView
 from storage.standing import Backlog, Measured, Stretch
-from tasks.watch import of_load, of_standing, standing_of, watch
+from tasks.watch import of_load, of_standing, watch
 from tests.unit.storage.past_runs import past
 from tests.unit.tasks.conftest import Bench
 
