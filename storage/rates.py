@@ -93,15 +93,3 @@ def expert_quality(connection: Connection) -> dict[str, float]:
         )
     )
     return {expert: float(quality) for expert, quality in rows}
-
-
-def in_flight(connection: Connection) -> dict[str, int]:
-    """expert -> queries that are queued or being answered."""
-    rows = connection.execute(
-        text(
-            "SELECT e.name, sum(cardinality(c.idxs)) FROM chunk c JOIN expert e ON e.id = c.expert_id"
-            " JOIN run r ON r.id = c.run_id AND r.state = 'in_progress'"
-            " WHERE c.state IN ('queued', 'leased') GROUP BY e.name"
-        )
-    )
-    return {name: int(n) for name, n in rows}

@@ -6,7 +6,7 @@ import pytest
 
 from storage import rates
 from storage.rates import ExpertRate
-from tests.unit.storage.builders import Store, answer, claim_chunk, ended, put_expert, route, shard_ids, start
+from tests.unit.storage.builders import Store, ended, put_expert
 
 SPAN = 20
 
@@ -125,17 +125,3 @@ def test_the_quality_of_an_expert_is_drawn_towards_its_start(store: Store) -> No
         )
 
     assert store(rates.expert_quality) == {"alpha": pytest.approx(11 / 14), "beta": pytest.approx(8 / 20)}
-
-
-def test_in_flight_is_what_waits_or_is_being_answered(store: Store) -> None:
-    alpha, beta = put_expert(store, "alpha"), put_expert(store, "beta")
-    assert store(rates.in_flight) == {}
-    (shard_id,) = shard_ids(store, start(store, 5, shard_size=5))
-    first, second, third, *of_beta = route(store, shard_id, [alpha, beta], chunk_size=2)
-    claim_chunk(store, first)
-    answer(store, second)
-
-    assert store(rates.in_flight) == {"alpha": 3, "beta": 5}
-    for chunk_id in (third, *of_beta):
-        answer(store, chunk_id)
-    assert store(rates.in_flight) == {"alpha": 2}
