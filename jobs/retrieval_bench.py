@@ -1,6 +1,5 @@
 """Measuring retrieval on a test collection: reading and checking its file, then embedding and searching."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -53,10 +52,9 @@ class _Wrong(Exception):
 def bench(path: str, encoder: Encoder, *, top: int) -> dict[str, Any]:
     """Every figure of ``experts.evaluation.retrieval.measure`` on the file. Raises BadInput and ModelUnusable."""
     collection = read(path)
-    from experts.evaluation import retrieval
+    from experts.evaluation import encoding, retrieval
 
-    threads = os.cpu_count() or encoder.threads
-    passages, questions = retrieval.embed(collection, encoder.model_dump() | {"threads": threads})
+    passages, questions = retrieval.embed(collection, encoding.encoder(encoder.model_dump()))
     found = retrieval.measure(collection, passages, questions, top=top)
     return {"file": path, "encoder": encoder.name, **found}
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from experts.encoders.base import EncoderSpec, Vectors, load_encoder
+from experts.encoders.base import Encoder, Vectors
 from experts.evaluation.collection import Collection
 from experts.evaluation.metrics import auroc, interval
 from experts.federated import FederatedSearch, Places, Reading
@@ -37,15 +37,11 @@ class _Ranked:
     seconds: float = 0.0
 
 
-def embed(collection: Collection, encoder: Mapping[str, Any]) -> tuple[Vectors, Vectors]:
-    """Vectors of passages and questions as the product makes them; ``encoder`` holds fields of EncoderSpec.
-
-    Raises ModelUnusable.
-    """
-    model = load_encoder(EncoderSpec(**encoder))
-    passages = model.encode([passage.full_text for passage in collection.passages])
+def embed(collection: Collection, encoder: Encoder) -> tuple[Vectors, Vectors]:
+    """Vectors of passages and questions as the product makes them, float32[m, d] and float32[n, d]."""
+    passages = encoder.encode([passage.full_text for passage in collection.passages])
     # A knowledge base keeps 16 bit.
-    return passages.astype(np.float16).astype(np.float32), model.encode([q.text for q in collection.questions])
+    return passages.astype(np.float16).astype(np.float32), encoder.encode([q.text for q in collection.questions])
 
 
 def measure(collection: Collection, passages: Vectors, questions: Vectors, *, top: int = 5) -> dict[str, Any]:

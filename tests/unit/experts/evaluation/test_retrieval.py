@@ -180,7 +180,7 @@ def test_the_figures_are_plain_json() -> None:
 def test_passages_are_embedded_with_their_titles_as_a_knowledge_base_does() -> None:
     passages = (Passage("code", "Sorting", "Quick."), Passage("law", "", "A lease."))
     asked = (Question("code", "how to sort", frozenset({0}), None, "dev"),)
-    made, of_questions = embed(Collection(passages, asked), {"name": "hashing"})
+    made, of_questions = embed(Collection(passages, asked), HashingEncoder())
     expected = HashingEncoder().encode(["Sorting. Quick.", "A lease."]).astype(np.float16).astype(np.float32)
     assert made.tolist() == expected.tolist()
     assert of_questions.tolist() == HashingEncoder().encode(["how to sort"]).tolist()
