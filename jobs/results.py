@@ -1,6 +1,5 @@
 """A run's files: fetching them, and proving that they account for every line."""
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,8 +10,9 @@ from typing import Any, BinaryIO
 import orjson
 from sqlalchemy import Connection, text
 
-from jobs.errors import BadInput, Failed
+from jobs.errors import BadInput
 from jobs.follow import state_of
+from jobs.writing import complete_file
 from storage import invariants
 from storage.artefacts import sha256_of
 from storage.errors import ArtefactDamaged
@@ -42,25 +42,11 @@ def _target(path: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    final = Path(path)
-    try:
-        if final.is_dir():
+    with suppress(OSError):  # a name that cannot even be looked up is told of when it is written to
+        if Path(path).is_dir():
             raise BadInput(f"{path} is a folder; name a file")
-        special = final.exists() and not final.is_file()
-        part = final if special else final.with_name(f".moe-{os.getpid()}.part")
-        try:
-            with part.open("wb") as sink:
-                yield sink
-            if not special:  # a pipe or a device is written to, never replaced
-                part.replace(final)
-        finally:
-            if not special:
-                with suppress(OSError):
-                    part.unlink()
-    except BrokenPipeError:
-        raise
-    except (OSError, ValueError) as error:
-        raise Failed(f"{path} could not be written: {getattr(error, 'strerror', None) or error}") from None
+    with complete_file(Path(path)) as sink:
+        yield sink
 
 
 def _same(one: str, other: str) -> bool:

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from jobs import retrieval_bench
 from jobs.cli.console import emit_json, note, printable, say, table, working
 from jobs.cli.session import settings
-from jobs.errors import BadInput, Failed
+from jobs.writing import check_place, write_json
 
 _STDOUT = Path("-")
 
@@ -23,25 +22,18 @@ def bench_retrieval(
     ] = None,
 ) -> None:
     """Measure how well passages are found in many experts' libraries, against one index over all of them."""
-    if json_path is not None and json_path != _STDOUT and (json_path.is_dir() or not json_path.parent.is_dir()):
-        raise BadInput(f"{json_path}: cannot be written; give a file in a folder that is there")
+    if json_path is not None and json_path != _STDOUT:
+        check_place(json_path)
     with working("embedding and searching …"):
         found = retrieval_bench.bench(file, settings().encoder, top=top)
     if json_path == _STDOUT:
         emit_json(found)
         return
     if json_path is not None:
-        _write(json_path, found)
+        write_json(json_path, found)
+        note(f"written to {json_path}")
     for split, measured in found["splits"].items():
         _show(split, measured, found)
-
-
-def _write(path: Path, found: Mapping[str, Any]) -> None:
-    try:
-        path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
-    except OSError as error:
-        raise Failed(f"{path}: {error.strerror}") from None
-    note(f"written to {path}")
 
 
 def _show(split: str, measured: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from jobs import ask as asking
@@ -13,9 +12,10 @@ from jobs.cli.console import JsonFlag, emit_json, note, printable, say, table
 from jobs.cli.explaining import show_decision
 from jobs.cli.session import runtime, settings
 from jobs.cli.standing import router_alerts
-from jobs.errors import BadInput, Failed
+from jobs.errors import BadInput
 from jobs.reading.labelled import Columns
 from jobs.reports.routing import write_routing_report
+from jobs.writing import check_place, write_json
 from storage.versions import RouterView
 
 app = typer.Typer(no_args_is_help=True, help="Where queries go and why, and the versions that decide it.")
@@ -207,15 +207,15 @@ def bench(
     )
     if out is not None:
         _make_folder(out)
-    if json_path is not None and json_path != Path("-") and not json_path.parent.is_dir():
-        raise BadInput(f"{json_path}: cannot be written; give a file in a folder that is there")
+    if json_path is not None and json_path != Path("-"):
+        check_place(json_path)
     found = router_bench.bench(file, settings().encoder, options, report=note)
     if json_path == Path("-"):
         emit_json(found)
     elif json_path is not None:
-        _write(json_path, found)
+        write_json(json_path, found)
     if out is not None:
-        _write(out / "report.json", found)
+        write_json(out / "report.json", found)
         write_routing_report(found, out / "report.html")
         note(f"written to {out / 'report.html'}")
     if json_path != Path("-"):
@@ -274,13 +274,6 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{path}: no folder can be made there ({error.strerror})") from None
-
-
-def _write(path: Path, found: Mapping[str, Any]) -> None:
-    try:
-        path.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
-    except OSError as error:
-        raise Failed(f"{path}: {error.strerror}") from None
 
 
 def _show_bench(found: Mapping[str, Any]) -> None:

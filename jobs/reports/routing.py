@@ -1,15 +1,14 @@
 """The report of a routing benchmark: one page that needs no other file, with its measures as numbers and as plots."""
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.errors import BadInput, Failed
+from jobs.errors import BadInput
 from jobs.reports import tables
 from jobs.reports.showing import count, excerpt, interval, name, number, percent, written
 from jobs.reports.tables import Found, Table, part
+from jobs.writing import complete_file
 
 _TEMPLATE = "routing.html.j2"
 _PAIRS = 30
@@ -54,16 +53,8 @@ def write_routing_report(found: Found, path: Path) -> None:
     page cannot be written.
     """
     page = _page(found).encode("utf-8", "backslashreplace")
-    unfinished = path.with_name(f".moe-{os.getpid()}.part")
-    try:
-        try:
-            unfinished.write_bytes(page)
-            unfinished.replace(path)
-        finally:
-            with suppress(OSError):
-                unfinished.unlink()
-    except OSError as error:
-        raise Failed(f"{path} could not be written: {error.strerror or error}") from None
+    with complete_file(path) as file:
+        file.write(page)
 
 
 def _page(found: Found) -> str:
