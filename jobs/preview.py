@@ -9,8 +9,9 @@ from sqlalchemy import Connection, text
 from jobs.errors import Failed
 from jobs.follow import wait_until_ended
 from jobs.submit import BatchOptions, submit_batch
-from storage import rates, runs
+from storage import rates, run_routing, runs
 from storage.database import transact
+from storage.runs import RunView
 from worker.runtime import Runtime
 
 _SHOWN_INVALID = 20
@@ -35,7 +36,7 @@ def dry_run(runtime: Runtime, path: str, options: BatchOptions, *, timeout_s: fl
     run = submit_batch(runtime, path, options)
     try:
         ended = wait_until_ended(runtime, run.id, timeout_s=timeout_s)
-        spread = transact(runtime.engine, lambda c: _spread(c, run.id))
+        spread = transact(runtime.engine, lambda c: _spread(c, ended))
         estimate = transact(runtime.engine, lambda c: _estimate(c, spread, ended.n_ok, runtime))
     except TimeoutError as error:
         raise Failed(str(error)) from None
@@ -57,39 +58,23 @@ def dry_run(runtime: Runtime, path: str, options: BatchOptions, *, timeout_s: fl
     }
 
 
-def _spread(connection: Connection, run_id: int) -> _Spread:
-    first = connection.execute(
-        text(
-            "SELECT experts->0->>'name' AS name, count(*) FROM decision"
-            " WHERE run_id = :run AND experts <> '[]' GROUP BY 1"
-        ),
-        {"run": run_id},
-    )
-    asked = connection.execute(
-        text(
-            "SELECT e->>'name' AS name, count(*) FROM decision, jsonb_array_elements(experts) e"
-            " WHERE run_id = :run GROUP BY 1"
-        ),
-        {"run": run_id},
-    )
+def _spread(connection: Connection, run: RunView) -> _Spread:
+    parts = run_routing.spread(connection, run.id)
     invalid = connection.execute(
         text(
             "SELECT q.line_no, o.error_code, o.error_message FROM outcome o"
             " JOIN query q ON q.run_id = o.run_id AND q.idx = o.idx"
             " WHERE o.run_id = :run ORDER BY o.idx LIMIT :n"
         ),
-        {"run": run_id, "n": _SHOWN_INVALID},
+        {"run": run.id, "n": _SHOWN_INVALID},
     )
-    outside = connection.execute(
-        text("SELECT count(*) FROM decision WHERE run_id = :run AND NOT in_scope"), {"run": run_id}
-    ).scalar_one()
     route_ms = connection.execute(
-        text("SELECT coalesce(sum(route_ms), 0) FROM shard WHERE run_id = :run"), {"run": run_id}
+        text("SELECT coalesce(sum(route_ms), 0) FROM shard WHERE run_id = :run"), {"run": run.id}
     ).scalar_one()
     return _Spread(
-        dict(tuple(row) for row in first),
-        dict(tuple(row) for row in asked),
-        int(outside),
+        {part.expert: part.first for part in parts if part.first},
+        {part.expert: part.asked for part in parts},
+        runs.outside(connection, run),
         [{"line": line, "code": code, "message": message} for line, code, message in invalid],
         float(route_ms),
     )

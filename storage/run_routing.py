@@ -30,7 +30,7 @@ FROM decision d WHERE d.run_id = :run
 """
 
 _SPREAD = """
-SELECT e ->> 'name', count(*) FILTER (WHERE place = 1), count(*)
+SELECT e ->> 'name', count(*) FILTER (WHERE place = 1), count(*), avg((e ->> 'weight')::float) FILTER (WHERE place = 1)
 FROM decision d, jsonb_array_elements(d.experts) WITH ORDINALITY AS of(e, place)
 WHERE d.run_id = :run GROUP BY 1 ORDER BY 1
 """
@@ -44,6 +44,22 @@ _APART = """
 SELECT count(*), avg((o.line #>> '{moe,disagreement}')::real) FROM outcome o
 WHERE o.run_id = :run AND o.line #>> '{moe,disagreement}' IS NOT NULL
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of a run went to an expert: how often it was the first choice, with which mean weight then (None: never),
+    and how often it was asked at all."""
+
+    expert: str
+    first: int
+    asked: int
+    mean_weight: float | None
+
+
+def spread(connection: Connection, run_id: int) -> list[Part]:
+    """How the run's lines spread over the experts that were asked, by name."""
+    return [Part(*row) for row in connection.execute(text(_SPREAD), {"run": run_id})]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +89,7 @@ def routed(connection: Connection, run_id: int) -> Routed:
     run = {"run": run_id}
     lines, confidence, coverage, outside, asked, limit, unroutable = connection.execute(text(_SAID), run).one()
     known, first, among, known_confidence = connection.execute(text(_MEASURED), run).one()
-    spread = connection.execute(text(_SPREAD), run).all()
+    parts = spread(connection, run_id)
     tasks: list[Any] = list(connection.execute(text(_TASKS), run))
     compared, apart = connection.execute(text(_APART), run).one()
     return Routed(
@@ -88,8 +104,8 @@ def routed(connection: Connection, run_id: int) -> Routed:
         right_first=int(first),
         right_among_asked=int(among),
         mean_confidence_of_known=known_confidence,
-        first_choices={name: int(n) for name, n, _ in spread if n},
-        asked_of={name: int(n) for name, _, n in spread},
+        first_choices={part.expert: part.first for part in parts if part.first},
+        asked_of={part.expert: part.asked for part in parts},
         tasks={task: int(n) for task, n in tasks},
         compared=int(compared),
         mean_disagreement=apart,

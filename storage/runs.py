@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from storage.errors import NotAllowed, NotFound
+from storage.run_routing import spread
 from storage.states import RUN_ENDED, in_list
 
 
@@ -193,14 +194,9 @@ def causes(connection: Connection, run: RunView) -> list[Cause]:
 
 def experts_used(connection: Connection, run: RunView) -> list[tuple[str, int, float]]:
     """(expert, lines it was first choice for, mean weight there), the busiest first."""
-    rows = connection.execute(
-        text(
-            "SELECT experts->0->>'name', count(*), avg((experts->0->>'weight')::float) FROM decision"
-            " WHERE run_id = :run AND jsonb_array_length(experts) > 0 GROUP BY 1 ORDER BY 2 DESC, 1"
-        ),
-        {"run": run.id},
-    )
-    return [(name, int(n), float(weight)) for name, n, weight in rows]
+    parts = spread(connection, run.id)
+    chosen = [(part.expert, part.first, part.mean_weight) for part in parts if part.mean_weight is not None]
+    return sorted(chosen, key=lambda part: (-part[1], part[0]))
 
 
 def outside(connection: Connection, run: RunView) -> int:
