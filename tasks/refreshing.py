@@ -85,11 +85,8 @@ class Refresh:
         return True
 
     def _previous(self, expert: ExpertView) -> KnowledgeBase | None:
-        if expert.artefact is None or expert.artefact_sha256 is None:
-            return None
         try:
-            folder = self._job.work.runtime.store.fetch_tree(expert.artefact, expert.artefact_sha256)
-            return KnowledgeBase.load(folder, self._job.settings.encoder.name)
+            return self._job.knowledge(expert)
         except (ArtefactDamaged, ExpertsError) as error:  # of another encoder, or lost: it is built anew
             log.warning("knowledge.rebuilding", expert=expert.name, **describe(error))
             return None

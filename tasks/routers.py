@@ -1,6 +1,7 @@
 """Training, measuring and calibrating routers, as jobs of the training queue."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,6 @@ from experts.errors import CannotTrain, ExpertsError
 from experts.evaluation.metrics import paired
 from experts.evaluation.routing import Outcome, outcome, summary
 from experts.kinds import ROUTERS, find
-from experts.knowledge import KnowledgeBase
 from experts.routing.base import OUTSIDE, Examples, ExpertProfile, TrainingSet
 from experts.routing.recalibration import recalibrated
 from experts.routing.router import RouterModel, load_router
@@ -128,13 +128,13 @@ class RouterTraining:
         """Train and store it; it does not route yet. Raises CannotTrain."""
         job, kind = self._job, self._kind
         names = [expert.name for expert in self._experts]
-        count = {name: sum(row.expert == name for row in self._rows) for name in names}
-        without = [name for name, n in count.items() if n == 0]
+        count = Counter(row.expert for row in self._rows)
+        without = [name for name in names if not count[name]]
         if without:
             raise CannotTrain(f"experts without exemplars cannot be routed to: {', '.join(without)}")
-        for name, n in count.items():
-            if n < _FEW_EXEMPLARS:
-                job.report(f"{name}: only {n} exemplars; below {_FEW_EXEMPLARS} routing is unreliable")
+        for name in names:
+            if count[name] < _FEW_EXEMPLARS:
+                job.report(f"{name}: only {count[name]} exemplars; below {_FEW_EXEMPLARS} routing is unreliable")
         job.report(f"training a router of kind {kind} on {len(self._rows)} queries of {len(names)} experts")
         routing = job.settings.routing
         model = train_router(
@@ -197,12 +197,13 @@ def _stored_passages(job: TrainingJob, kind: str) -> dict[str, Vectors]:
         return {}
     found = {}
     for expert in job.transact(catalogue.experts):
-        if expert.artefact is not None and expert.artefact_sha256 is not None:
-            try:
-                folder = job.work.runtime.store.fetch_tree(expert.artefact, expert.artefact_sha256)
-                found[expert.name] = KnowledgeBase.load(folder, job.settings.encoder.name).passage_vectors
-            except (ArtefactDamaged, ExpertsError) as error:
-                job.report(f"{expert.name}: its library cannot be read and is left out ({error})")
+        try:
+            base = job.knowledge(expert)
+        except (ArtefactDamaged, ExpertsError) as error:
+            job.report(f"{expert.name}: its library cannot be read and is left out ({error})")
+            continue
+        if base is not None:
+            found[expert.name] = base.passage_vectors
     return found
 
 

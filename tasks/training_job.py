@@ -9,7 +9,9 @@ import structlog
 from sqlalchemy import Connection
 
 from experts.encoders.remembering import RememberingEncoder
+from experts.knowledge import KnowledgeBase
 from storage import jobs
+from storage.catalogue import ExpertView
 from storage.jobs import ClaimedJob
 from tasks import models
 from tasks.work import Work
@@ -53,3 +55,13 @@ class TrainingJob:
     def encoder(self) -> RememberingEncoder:
         """The encoder. A catalogue is embedded as a whole while somebody waits, so it may use every core."""
         return models.encoder(self.settings, threads=os.cpu_count())
+
+    def knowledge(self, expert: ExpertView) -> KnowledgeBase | None:
+        """The expert's library as it was built last; None where it has none.
+
+        Raises ArtefactDamaged, and ModelUnusable where it cannot be read or is of another encoder.
+        """
+        if expert.artefact is None or expert.artefact_sha256 is None:
+            return None
+        folder = self.work.runtime.store.fetch_tree(expert.artefact, expert.artefact_sha256)
+        return KnowledgeBase.load(folder, self.settings.encoder.name)
