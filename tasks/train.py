@@ -11,16 +11,21 @@ from structlog.contextvars import bound_contextvars
 from experts.errors import ExpertsError
 from experts.kinds import HASHING
 from storage import jobs
-from storage.errors import ArtefactDamaged, NotFound
+from storage.errors import ArtefactDamaged, NotFound, StorageUnavailable
+from storage.jobs import ClaimedJob
+from storage.leases import LeaseLost
 from tasks.refreshing import Refresh
 from tasks.routers import calibrate_router, evaluate_routers, train_router_version
 from tasks.training_job import TrainingJob
 from tasks.work import Work
 from worker import names
+from worker.heartbeat import Heartbeat
 from worker.logs import describe
 from worker.settings import load
 
 log = structlog.get_logger(__name__)
+
+_MAX_MESSAGE_CHARS = 500
 
 
 @worker_init.connect
@@ -34,7 +39,9 @@ def _refresh(job: TrainingJob) -> dict[str, Any]:
     return Refresh(job).run()
 
 
-KINDS: dict[str, Callable[[TrainingJob], dict[str, Any]]] = {
+Kind = Callable[[TrainingJob], dict[str, Any]]
+
+KINDS: dict[str, Kind] = {
     "refresh": _refresh,
     "train_router": train_router_version,
     "evaluate_routers": evaluate_routers,
@@ -55,12 +62,33 @@ def train(self: Task, job_id: int) -> None:
     if job is None:
         return
     with bound_contextvars(job=job_id), work.holding(job.lease) as heartbeat:
-        try:
-            result = KINDS[job.kind](TrainingJob(work, job, heartbeat))
-        # Trying again would not mend any of these.
-        except (ExpertsError, ArtefactDamaged, NotFound, KeyError) as error:
-            log.error("job.failed", **describe(error))
-            code, message = getattr(error, "code", "unknown_job"), str(error)
-            work.transact(lambda c: jobs.fail(c, job, code, message))
+        kind = KINDS.get(job.kind)
+        if kind is None:
+            log.error("job.unknown", kind=job.kind)
+            work.transact(lambda c: jobs.fail(c, job, "unknown_job", repr(job.kind)))
         else:
-            work.transact(lambda c: jobs.succeed(c, job, result))
+            _do(work, job, kind, heartbeat)
+
+
+def _do(work: Work, job: ClaimedJob, kind: Kind, heartbeat: Heartbeat) -> None:
+    """Do the job and settle it. An error that another try may mend is told in the job's story and comes out."""
+    try:
+        result = kind(TrainingJob(work, job, heartbeat))
+    except (ExpertsError, ArtefactDamaged, NotFound) as error:  # trying again would not mend any of these
+        _fail(work, job, error, error.code, str(error))
+    except (LeaseLost, StorageUnavailable):
+        raise
+    except Exception as error:
+        said = f"try {job.lease.attempts} failed: {type(error).__name__}: {error}"[:_MAX_MESSAGE_CHARS]
+        if not work.is_last_try(job.lease):
+            work.transact(lambda c: jobs.report(c, job.lease.id, said))
+            raise
+        # The sweeper would end the job as well, and could not say of what.
+        _fail(work, job, error, "job_failed", f"given up: {said}")
+    else:
+        work.transact(lambda c: jobs.succeed(c, job, result))
+
+
+def _fail(work: Work, job: ClaimedJob, error: Exception, code: str, message: str) -> None:
+    log.error("job.failed", **describe(error))
+    work.transact(lambda c: jobs.fail(c, job, code, message))

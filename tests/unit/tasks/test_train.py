@@ -96,6 +96,27 @@ def test_what_trying_again_may_mend_is_given_back_and_done_at_the_next_try(
     assert story(bench, job)[-1].startswith("router 1 is live")
 
 
+def test_an_error_inside_the_work_is_tried_again_and_in_the_end_says_what_it_was(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(job: TrainingJob) -> dict[str, object]:
+        return {"found": {}["keywords"]}
+
+    monkeypatch.setitem(kinds.KINDS, "refresh", breaks)
+    job = train(bench)
+    for _ in range(2):
+        assert bench.store(jobs.view, job.id).state == "queued"
+        bench.store.sql("UPDATE job SET not_before = clock_timestamp()")
+        bench.run("train", job.id)
+
+    assert story(bench, job) == ["try 1 failed: KeyError: 'keywords'", "try 2 failed: KeyError: 'keywords'"]
+    assert failure(bench.store(jobs.view, job.id)) == (
+        "failed",
+        "job_failed",
+        "given up: try 3 failed: KeyError: 'keywords'",
+    )
+
+
 def test_a_job_whose_lease_is_lost_is_neither_failed_nor_done(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def loses(job: TrainingJob) -> dict[str, object]:
         raise LeaseLost("somebody else has it")
