@@ -67,7 +67,7 @@ class Refresh:
             return False
         base, files = build(documents, encoder, previous=previous)
         job.heartbeat.check()
-        path = f"knowledge/{expert.name}/{content[:16]}-{job.id}"
+        path = f"knowledge/{expert.name}/{content[:16]}-{job.attempt}"
         sha256 = job.work.runtime.store.put_tree(path, files)
         number = job.transact(
             lambda c: versions.add_knowledge(

@@ -166,7 +166,7 @@ def promoted(job: TrainingJob, view: RouterView) -> RouterView:
 
 def _store(job: TrainingJob, model: RouterModel, content: str) -> RouterView:
     job.heartbeat.check()
-    path = f"routers/{model.kind}/{content[:16]}-{job.id}"
+    path = f"routers/{model.kind}/{content[:16]}-{job.attempt}"
     sha256 = job.work.runtime.store.put_tree(path, model.files())
 
     def add(connection: Any) -> RouterView:

@@ -35,6 +35,11 @@ class TrainingJob:
         return self.claimed.lease.id
 
     @property
+    def attempt(self) -> str:
+        """Names this try of this job, for what it stores: a try before it may be half done, or still at work."""
+        return f"{self.claimed.lease.id}-{self.claimed.lease.epoch}"
+
+    @property
     def params(self) -> dict[str, Any]:
         return self.claimed.params
 

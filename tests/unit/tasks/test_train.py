@@ -1,8 +1,10 @@
 """Training jobs: which kinds there are, and how each ends."""
 
+from typing import Any
+
 import pytest
 
-from storage import jobs
+from storage import jobs, versions
 from storage.errors import NotFound
 from storage.leases import LeaseLost
 from tasks import train as kinds
@@ -94,6 +96,32 @@ def test_what_trying_again_may_mend_is_given_back_and_done_at_the_next_try(
     assert bench.store(jobs.view, job.id).state == "succeeded"
     assert bench.store.value("SELECT attempts FROM job") == 2
     assert story(bench, job)[-1].startswith("router 1 is live")
+
+
+def test_no_try_writes_where_one_before_it_did(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A try before it may have left half a tree there, and a worker that was only thought dead still writes."""
+    put(bench, "alpha", engine="extractive", documents=1)
+
+    def breaks(*args: Any, **values: Any) -> int:
+        raise OSError("the disk is full")
+
+    job_id = bench.store(jobs.add, "refresh")
+    for step in ("add_knowledge", "add_router"):
+        with monkeypatch.context() as broken:
+            broken.setattr(versions, step, breaks)
+            bench.run("train", job_id)
+        bench.store.sql("UPDATE job SET not_before = clock_timestamp()")
+    bench.run("train", job_id)
+
+    folders = [folder for folder in (bench.runtime.settings.home / "artefacts").glob("*/*/*") if folder.is_dir()]
+    found = sorted((folder.parent.parent.name, folder.name.split("-", 1)[1]) for folder in folders)
+    assert found == [
+        ("knowledge", f"{job_id}-1"),
+        ("knowledge", f"{job_id}-2"),
+        ("routers", f"{job_id}-2"),
+        ("routers", f"{job_id}-3"),
+    ]
+    assert bench.store(jobs.view, job_id).state == "succeeded"
 
 
 def test_an_error_inside_the_work_is_tried_again_and_in_the_end_says_what_it_was(
