@@ -42,12 +42,14 @@ def read_labelled(path: str, columns: Columns) -> list[LabelledRow]:
 
 
 def _rows(path: str, columns: Columns) -> Iterator[LabelledRow]:
-    with open_source(path) as lines:
+    with open_source(path) as stream:
+        # Never more than one byte too much, so that a file without line ends does not fill the memory.
+        lines = iter(lambda: stream.readline(_MAX_LINE_BYTES + 1), b"")
         for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
             if len(line) > _MAX_LINE_BYTES:
                 raise BadInput(f"{path}, line {number}: longer than {_MAX_LINE_BYTES:,} bytes")
+            if not line.strip():
+                continue
             try:
                 data = json.loads(line)
             except (ValueError, RecursionError) as error:

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any, cast
 
@@ -158,6 +159,17 @@ def test_a_line_longer_than_a_mebibyte_is_named(file: Path) -> None:
 
     with pytest.raises(BadInput, match=r"line 2: longer than 1,048,576 bytes$"):
         read(file, line() + line(text="x" * (room + 1)))
+
+
+def test_no_more_of_a_too_long_line_is_read_than_shows_it(file: Path) -> None:
+    packed = gzip.compress(b"x" * (64 * MIB), mtime=0)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInput, match=r"line 1: longer than 1,048,576 bytes$"):
+            read(file, packed)
+        assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+    finally:
+        tracemalloc.stop()
 
 
 # --- good lines of bad texts --------------------------------------------------------------------------------------
