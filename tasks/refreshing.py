@@ -12,7 +12,7 @@ from experts.knowledge import KnowledgeBase, build, content_sha256
 from storage import catalogue, jobs, versions
 from storage.catalogue import ExpertView
 from storage.errors import ArtefactDamaged
-from tasks.routers import RouterTraining, needs_vectors, promoted
+from tasks.routers import RouterTraining, labelled_of, needs_vectors, promoted
 from tasks.training_job import TrainingJob
 from worker.logs import describe
 
@@ -43,13 +43,22 @@ class Refresh:
         return {"indexes_built": built, "router_version": version, "content_sha256": training.content}
 
     def _refresh_router(self, training: RouterTraining) -> int:
-        """Nothing where nothing changed since the last refresh: somebody may have promoted another router since."""
-        job, content = self._job, training.content
+        """Nothing where nothing changed since the last refresh: somebody may have promoted another router since.
+
+        Labelled queries that the live router was trained on are learned from again.
+        """
+        job = self._job
         live = job.transact(versions.live_router)
         last = job.transact(lambda c: jobs.last_result(c, "refresh")) or {}
-        if live is not None and content in (live.content_sha256, last.get("content_sha256")):
-            return live.id
-        before = job.transact(lambda c: versions.router_of_content(c, content))
+        if live is not None:
+            if training.content in (live.content_sha256, last.get("content_sha256")):
+                return live.id
+            labelled = labelled_of(job, live)
+            if labelled is not None:
+                training = RouterTraining(job, job.settings.routing.kind, labelled=labelled, passages=self._passages)
+            if training.content == live.content_sha256:
+                return live.id
+        before = job.transact(lambda c: versions.router_of_content(c, training.content))
         return promoted(job, before or training.run()).id
 
     def _refresh_knowledge(self, expert: ExpertView) -> bool:

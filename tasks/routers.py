@@ -26,6 +26,8 @@ from storage.versions import RouterView
 from tasks.training_job import TrainingJob
 
 _FEW_EXEMPLARS = 20
+# Where a router's figures say which labelled queries it was trained on.
+_LABELLED = "labelled"
 
 
 class BadData(ExpertsError):
@@ -43,8 +45,9 @@ def needs_vectors(kind: str) -> bool:
 def train_router_version(job: TrainingJob) -> dict[str, Any]:
     """Train a router from the catalogue, and from the labelled queries of ``params.data`` where given."""
     kind = job.params.get("kind") or job.settings.routing.kind
-    added = _read(job, job.params["data"]) if job.params.get("data") else []
-    training = RouterTraining(job, kind, added=added, passages=_stored_passages(job, kind))
+    path = job.params.get("data")
+    labelled = LabelledFile(path, _read(job, path)) if path else None
+    training = RouterTraining(job, kind, labelled=labelled, passages=_stored_passages(job, kind))
     view = training.run()
     if job.params.get("promote"):
         view = promoted(job, view)
@@ -97,6 +100,14 @@ class Labelled:
     expert: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledFile:
+    """Labelled queries that were given beside the catalogue, and where they are stored."""
+
+    path: str
+    rows: Sequence[Labelled]
+
+
 class RouterTraining:
     """One training: the stored catalogue, and what was given besides."""
 
@@ -105,16 +116,17 @@ class RouterTraining:
         job: TrainingJob,
         kind: str,
         *,
-        added: Sequence[Labelled] = (),
+        labelled: LabelledFile | None = None,
         passages: Mapping[str, Vectors] | None = None,
     ) -> None:
         self._job = job
         self._kind = kind
         self._vectors = needs_vectors(kind)
         self._passages = passages or {}
+        self._labelled = labelled
         self._experts: list[ExpertView] = job.transact(catalogue.experts)
         stored = [Labelled(text, name) for name, text in job.transact(catalogue.exemplars)]
-        self._rows = list(dict.fromkeys([*stored, *added]))
+        self._rows = list(dict.fromkeys([*stored, *(labelled.rows if labelled is not None else ())]))
         routing = job.settings.routing
         self.content = _hash(
             kind,
@@ -150,7 +162,30 @@ class RouterTraining:
             ),
             report=job.report,
         )
+        if self._labelled is not None:  # a refresh reads them again
+            model = replace(model, metrics={**model.metrics, _LABELLED: self._labelled.path})
         return _store(job, model, self.content)
+
+
+def labelled_of(job: TrainingJob, view: RouterView) -> LabelledFile | None:
+    """The labelled queries that a router was trained on, without those of experts that are gone; None: there were none.
+
+    What is kept and what is not is told in the job's story.
+    """
+    path = view.metrics.get(_LABELLED)
+    if path is None:
+        return None
+    try:
+        rows = _read(job, path)
+    except ArtefactDamaged as error:
+        job.report(f"the labelled queries of router {view.id} cannot be read and are left out ({error})")
+        return None
+    known = {None, *job.transact(catalogue.names)}
+    kept = [row for row in rows if row.expert in known]
+    gone = ", ".join(sorted({str(row.expert) for row in rows if row.expert not in known}))
+    left_out = f"; {len(rows) - len(kept)} are left out, of experts that are gone: {gone}" if gone else ""
+    job.report(f"{len(kept)} labelled queries of router {view.id} are kept{left_out}")
+    return LabelledFile(path, kept)
 
 
 def promoted(job: TrainingJob, view: RouterView) -> RouterView:

@@ -2,10 +2,11 @@
 
 import pytest
 
+from experts.routing.router import load_router
 from storage import catalogue, versions
 from storage.catalogue import ExpertView
 from tests.unit.tasks.conftest import Bench
-from tests.unit.tasks.training import configure, failure, live, put, result, spoil, story, train
+from tests.unit.tasks.training import configure, failure, labelled, live, put, result, spoil, story, train
 
 
 def expert(bench: Bench, name: str) -> ExpertView:
@@ -194,3 +195,74 @@ def test_a_catalogue_that_is_as_it_was_is_routed_as_it_was(bench: Bench) -> None
     refreshed(bench)
 
     assert live(bench).content_sha256 == was
+
+
+# --- labelled queries that were given to a training ---------------------------------------------------------------
+
+GIVEN = [("asking about alpha", "alpha"), ("asking about beta", "beta"), ("bread and butter", None)]
+
+
+@pytest.fixture
+def given(bench: Bench) -> Bench:
+    """Two experts, and a live router that was trained on labelled queries besides."""
+    put(bench, "alpha")
+    put(bench, "beta")
+    refreshed(bench)
+    result(bench, "train_router", data=labelled(bench, GIVEN), promote=True)
+    return bench
+
+
+def learned(bench: Bench) -> list[str]:
+    """What the live router was shown that is no exemplar of the catalogue."""
+    view = live(bench)
+    known = load_router(bench.runtime.store.fetch_tree(view.artefact, view.artefact_sha256)).known
+    return sorted(text for text in [*known.texts, *known.outside_texts] if not text.startswith("question"))
+
+
+def test_labelled_queries_of_the_live_router_are_learned_from_again(given: Bench) -> None:
+    before = live(given)
+    assert refreshed(given) == before.id
+
+    for exemplars in (4, 5):
+        put(given, "alpha", exemplars=exemplars)
+        job = train(given)
+        assert f"3 labelled queries of router {live(given).id - 1} are kept" in story(given, job)
+        assert learned(given) == sorted(text for text, _ in GIVEN)
+
+    assert live(given).metrics["exemplars"] == before.metrics["exemplars"] + 2
+    assert refreshed(given) == before.id + 2
+
+
+def test_labelled_queries_of_an_expert_that_is_gone_are_left_out_and_told(given: Bench) -> None:
+    given.store.sql("UPDATE expert SET name = 'gamma' WHERE name = 'beta'")
+
+    job = train(given)
+
+    assert "2 labelled queries of router 2 are kept; 1 are left out, of experts that are gone: beta" in story(
+        given, job
+    )
+    assert learned(given) == ["asking about alpha", "bread and butter"]
+
+
+def test_labelled_queries_that_are_lost_are_told_and_keep_nobody_from_a_router(given: Bench) -> None:
+    spoil(given, "labelled", missing=True)
+    put(given, "alpha", exemplars=4)
+
+    job = train(given)
+
+    assert job.state == "succeeded"
+    assert any(line.startswith("the labelled queries of router 2 cannot be read") for line in story(given, job))
+    assert (live(given).id, learned(given)) == (3, [])
+
+
+def test_who_goes_back_to_a_router_without_labelled_queries_gets_none_again(given: Bench) -> None:
+    given.store(versions.rollback_router)
+    put(given, "alpha", exemplars=4)
+
+    assert (refreshed(given), learned(given)) == (3, [])
+
+
+def test_a_router_of_another_kind_that_learned_from_labelled_queries_stays(given: Bench) -> None:
+    other = result(given, "train_router", kind="random", data="labelled/queries.jsonl", promote=True)["router_version"]
+
+    assert refreshed(given) == other
