@@ -47,6 +47,8 @@ class ExpertView:
     n_documents: int
     n_passages: int
     n_exemplars: int
+    adapter_sha256: str | None = None
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class StoredDocument:
 _EXPERTS = """
 SELECT e.id, e.name, e.serving, v.number, v.id, v.engine, v.card, k.id, k.number, k.artefact, k.artefact_sha256,
        (SELECT count(*) FROM document d WHERE d.expert_id = e.id), coalesce(k.n_passages, 0),
-       (SELECT count(*) FROM exemplar x WHERE x.expert_id = e.id)
+       (SELECT count(*) FROM exemplar x WHERE x.expert_id = e.id), v.adapter_sha256, e.retired_at IS NOT NULL
 FROM expert e JOIN expert_version v ON v.id = e.live_version_id LEFT JOIN knowledge k ON k.id = e.live_knowledge_id
 """
 
@@ -105,7 +107,7 @@ def names_to_answer_for(connection: Connection) -> list[str]:
 def put_expert(connection: Connection, new: NewExpert) -> bool:
     """Store an expert, or bring a stored one to this state; True when anything changed.
 
-    A changed card or engine becomes the next version. Exemplars are replaced as a whole; of documents those of the
+    A changed card or engine becomes the next version, which keeps the adapter. Exemplars are replaced as a whole; of documents those of the
     same name are, and others, which people added since, stay.
     """
     expert_id: int = connection.execute(
@@ -135,9 +137,14 @@ def _put_version(connection: Connection, expert_id: int, new: NewExpert) -> bool
     connection.execute(
         text(
             """WITH added AS (
-                   INSERT INTO expert_version (expert_id, number, engine, card)
-                   SELECT :expert, coalesce(max(number), 0) + 1, :engine, CAST(:card AS jsonb)
-                   FROM expert_version WHERE expert_id = :expert RETURNING id)
+                   INSERT INTO expert_version (expert_id, number, engine, card, adapter, adapter_sha256, base_sha256,
+                                               metrics, promoted_at)
+                   SELECT :expert, n.next, :engine, CAST(:card AS jsonb), live.adapter, live.adapter_sha256,
+                          live.base_sha256, live.metrics, clock_timestamp()
+                   FROM (SELECT coalesce(max(number), 0) + 1 AS next FROM expert_version WHERE expert_id = :expert) n
+                   LEFT JOIN (SELECT v.* FROM expert e JOIN expert_version v ON v.id = e.live_version_id
+                              WHERE e.id = :expert) live ON true
+                   RETURNING id)
                UPDATE expert SET live_version_id = added.id FROM added WHERE expert.id = :expert"""
         ),
         {"expert": expert_id, "engine": new.engine, "card": card},

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from storage.copying import as_json, copy_rows
+from storage.expert_versions import Adapter
 from storage.leases import Lease, LeaseLost, settle
 from storage.states import ChunkState
 
@@ -19,7 +20,7 @@ WHERE c.id = :id AND r.id = c.run_id AND e.id = c.expert_id AND v.id = c.expert_
   AND ((c.state = 'queued' AND c.not_before <= clock_timestamp())
        OR (c.state = 'leased' AND c.lease_until < clock_timestamp() AND c.attempts < :max_attempts))
 RETURNING c.id, c.epoch, c.attempts, c.run_id, c.shard_id, c.idxs, c.knowledge_id, r.public_id, e.id AS expert_id,
-          e.name AS expert, v.engine, v.card
+          e.name AS expert, v.number AS version, v.engine, v.card, v.adapter, v.adapter_sha256, v.base_sha256
 """
 
 
@@ -40,8 +41,10 @@ class ClaimedChunk:
     shard_id: int
     expert_id: int
     expert: str
+    version: int
     engine: str
     card: dict[str, Any]
+    adapter: Adapter | None
     knowledge: KnowledgeRef | None
     idxs: list[int]
 
@@ -68,6 +71,9 @@ class AnswerRow:
     ms: float
     error_code: str | None = None
     error_message: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
 
 
 def claim(connection: Connection, chunk_id: int, *, owner: str, ttl_s: float, max_attempts: int) -> ClaimedChunk | None:
@@ -90,8 +96,10 @@ def claim(connection: Connection, chunk_id: int, *, owner: str, ttl_s: float, ma
         shard_id=row.shard_id,
         expert_id=row.expert_id,
         expert=row.expert,
+        version=row.version,
         engine=row.engine,
         card=row.card,
+        adapter=None if row.adapter is None else Adapter(row.adapter, row.adapter_sha256, row.base_sha256),
         knowledge=knowledge,
         idxs=row.idxs,
     )
@@ -144,6 +152,9 @@ def _write(connection: Connection, chunk: ClaimedChunk, answers: Sequence[Answer
             "ms",
             "error_code",
             "error_message",
+            "prompt_tokens",
+            "completion_tokens",
+            "finish_reason",
         ),
         (
             (
@@ -159,6 +170,9 @@ def _write(connection: Connection, chunk: ClaimedChunk, answers: Sequence[Answer
                 a.ms,
                 a.error_code,
                 a.error_message,
+                a.prompt_tokens,
+                a.completion_tokens,
+                a.finish_reason,
             )
             for a in answers
         ),

@@ -1,4 +1,4 @@
-"""Training jobs: asking for one, working on it, following it."""
+"""Training jobs: asking for one, working on it, following it. Stopping one is ``storage.job_control``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from storage.copying import as_json
-from storage.errors import NotFound
+from storage.errors import NotAllowed, NotFound
 from storage.leases import Lease, settle
-from storage.states import JobState
+from storage.states import JOB_OPEN, JobState, in_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,10 @@ class ClaimedJob:
 class JobView:
     id: int
     kind: str
+    subject: str | None
     state: str
+    wanted: str | None
+    progress: dict[str, Any] | None
     result: dict[str, Any] | None
     error_code: str | None
     error_message: str | None
@@ -33,19 +36,50 @@ class JobView:
 
     @property
     def ended(self) -> bool:
-        return self.state in (JobState.SUCCEEDED, JobState.FAILED)
+        return self.state not in JOB_OPEN
 
 
-def add(connection: Connection, kind: str, params: Mapping[str, Any] | None = None) -> int:
-    """Queue a job; its id. Send its hint after the commit."""
-    job_id: int = connection.execute(
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a job's story, with the figures it tells of."""
+
+    id: int
+    at: datetime
+    message: str
+    data: dict[str, Any] | None
+
+
+_VIEW = """SELECT id, kind, subject, state, wanted, progress, result, error_code, error_message, created_at, finished_at
+    FROM job"""
+
+
+def add(
+    connection: Connection, kind: str, params: Mapping[str, Any] | None = None, *, subject: str | None = None
+) -> int:
+    """Queue a job; its id. Send its hint after the commit.
+
+    Raises NotAllowed where another open job works on the same ``subject``; of two that come at once one is told so.
+    """
+    job_id: int | None = connection.execute(
         text(
-            "INSERT INTO job (kind, params, state, published_at)"
-            " VALUES (:kind, CAST(:params AS jsonb), 'queued', clock_timestamp()) RETURNING id"
+            "INSERT INTO job (kind, subject, params, state, published_at)"
+            " VALUES (:kind, :subject, CAST(:params AS jsonb), 'queued', clock_timestamp())"
+            f" ON CONFLICT (subject) WHERE state IN ({in_list(JOB_OPEN)}) DO NOTHING RETURNING id"
         ),
-        {"kind": kind, "params": as_json(dict(params or {}))},
-    ).scalar_one()
+        {"kind": kind, "subject": subject, "params": as_json(dict(params or {}))},
+    ).scalar_one_or_none()
+    if job_id is None:
+        raise NotAllowed(_busy(connection, subject))
     return job_id
+
+
+def _busy(connection: Connection, subject: str | None) -> str:
+    other = connection.execute(
+        text(f"SELECT id, kind, state FROM job WHERE subject = :subject AND state IN ({in_list(JOB_OPEN)})"),
+        {"subject": subject},
+    ).one_or_none()
+    who = "another job" if other is None else f"job {other.id} ({other.kind}, {other.state})"
+    return f"{who} works on {subject}; wait for it, or end it with `moe jobs cancel`"
 
 
 def claim(connection: Connection, job_id: int, *, owner: str, ttl_s: float, max_attempts: int) -> ClaimedJob | None:
@@ -91,15 +125,28 @@ def report(connection: Connection, job_id: int, message: str, data: Mapping[str,
 
 def view(connection: Connection, job_id: int) -> JobView:
     """The job as it stands; raises NotFound."""
-    row = connection.execute(
-        text(
-            "SELECT id, kind, state, result, error_code, error_message, created_at, finished_at FROM job WHERE id = :id"
-        ),
-        {"id": job_id},
-    ).one_or_none()
+    row = connection.execute(text(f"{_VIEW} WHERE id = :id"), {"id": job_id}).one_or_none()
     if row is None:
         raise NotFound("job", str(job_id))
     return JobView(*row)
+
+
+def views(connection: Connection, *, only_open: bool = False, limit: int = 50) -> list[JobView]:
+    """The newest jobs, the newest first."""
+    where = f"WHERE state IN ({in_list(JOB_OPEN)})" if only_open else ""
+    rows = connection.execute(text(f"{_VIEW} {where} ORDER BY id DESC LIMIT :limit"), {"limit": limit})
+    return [JobView(*row) for row in rows]
+
+
+def progress(connection: Connection, lease: Lease, how_far: Mapping[str, Any], *, kept: bool = False) -> None:
+    """Note how far the job is. With ``kept`` nothing up to here is lost with the worker: its tries count anew."""
+    connection.execute(
+        text(
+            "UPDATE job SET progress = CAST(:progress AS jsonb), attempts = CASE WHEN :kept THEN 1 ELSE attempts END"
+            " WHERE id = :id AND epoch = :epoch AND lease_until IS NOT NULL"
+        ),
+        {"progress": as_json(dict(how_far)), "kept": kept, "id": lease.id, "epoch": lease.epoch},
+    )
 
 
 def last_result(connection: Connection, kind: str) -> dict[str, Any] | None:
@@ -111,10 +158,10 @@ def last_result(connection: Connection, kind: str) -> dict[str, Any] | None:
     return found
 
 
-def events(connection: Connection, job_id: int, *, after: int = 0) -> list[tuple[int, str]]:
-    """(id, message) of the job's story, the part after event ``after``."""
+def events(connection: Connection, job_id: int, *, after: int = 0) -> list[Event]:
+    """The job's story, the part after event ``after``."""
     rows = connection.execute(
-        text("SELECT id, message FROM job_event WHERE job_id = :job AND id > :after ORDER BY id"),
+        text("SELECT id, at, message, data FROM job_event WHERE job_id = :job AND id > :after ORDER BY id"),
         {"job": job_id, "after": after},
     )
-    return [(event, message) for event, message in rows]
+    return [Event(*row) for row in rows]

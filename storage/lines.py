@@ -19,9 +19,21 @@ def line_id(run: str, idx: int) -> str:
 
 
 def output_line(
-    *, run: str, idx: int, custom_id: str | None, created: int, model: str, text: str, passport: Mapping[str, Any]
+    *,
+    run: str,
+    idx: int,
+    custom_id: str | None,
+    created: int,
+    model: str,
+    text: str,
+    passport: Mapping[str, Any],
+    usage: tuple[int, int] = (0, 0),
+    finish_reason: str = "stop",
 ) -> str:
-    """A line of the output file: a chat completion with our passport beside it."""
+    """A line of the output file: a chat completion with our passport beside it.
+
+    ``usage`` are the tokens of all prompts and of all answers that the line took.
+    """
     request_id = line_id(run, idx)
     body = {
         "id": f"chatcmpl-{request_id}",
@@ -31,12 +43,12 @@ def output_line(
         "choices": [
             {
                 "index": 0,
-                "finish_reason": "stop",
+                "finish_reason": finish_reason,
                 "message": {"role": "assistant", "content": text, "refusal": None},
                 "logprobs": None,
             }
         ],
-        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)},
     }
     line = {
         "id": request_id,

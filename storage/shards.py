@@ -99,7 +99,8 @@ class AnsweredQuery:
     reason: str
     router_version: int
     route_ms: float
-    # One per expert that was asked: what storage.chunks.AnswerRow holds, plus "expert", "knowledge" and "attempt".
+    # One per expert that was asked: what storage.chunks.AnswerRow holds, plus "expert", "knowledge", "attempt" and
+    # "adapter", its hash.
     answers: list[dict[str, Any]]
 
 
@@ -279,11 +280,13 @@ JOIN decision d ON d.run_id = q.run_id AND d.idx = q.idx
 LEFT JOIN LATERAL (
     SELECT json_agg(json_build_object(
         'expert', e.name, 'text', a.text, 'answered', a.answered, 'confidence', a.confidence,
-        'passages', a.passages, 'ms', a.ms, 'attempt', a.epoch, 'knowledge', k.number,
+        'passages', a.passages, 'ms', a.ms, 'attempt', a.epoch, 'knowledge', k.number, 'adapter', v.adapter_sha256,
+        'prompt_tokens', a.prompt_tokens, 'completion_tokens', a.completion_tokens, 'finish_reason', a.finish_reason,
         'error_code', a.error_code, 'error_message', a.error_message)) AS answers
     FROM answer a
     JOIN expert e ON e.id = a.expert_id
     JOIN chunk c ON c.id = a.chunk_id
+    JOIN expert_version v ON v.id = c.expert_version_id
     LEFT JOIN knowledge k ON k.id = c.knowledge_id
     WHERE a.run_id = q.run_id AND a.idx = q.idx
 ) a ON true

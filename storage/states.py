@@ -42,8 +42,10 @@ class ChunkState(StrEnum):
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"  # leased
+    PAUSED = "paused"  # by a person; goes on where it was when resumed
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class RouterState(StrEnum):
@@ -63,6 +65,7 @@ SHARD_OPEN = (
 # Shards that count against the window of their run.
 SHARD_IN_WINDOW = SHARD_OPEN[1:]
 CHUNK_OPEN = (ChunkState.QUEUED, ChunkState.LEASED)
+JOB_OPEN = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 
 # entity -> state -> states it may move to. A run that has ended moves only back to `in_progress`, and only together
 # with a new generation (`retry-failed`); the trigger checks that as well.
@@ -101,8 +104,15 @@ MOVES: Mapping[str, Mapping[str, Iterable[str]]] = {
         ),
     },
     "job": {
-        JobState.QUEUED: (JobState.RUNNING, JobState.FAILED),
-        JobState.RUNNING: (JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED),
+        JobState.QUEUED: (JobState.RUNNING, JobState.FAILED, JobState.PAUSED, JobState.CANCELLED),
+        JobState.RUNNING: (
+            JobState.QUEUED,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.PAUSED,
+            JobState.CANCELLED,
+        ),
+        JobState.PAUSED: (JobState.QUEUED, JobState.CANCELLED),
     },
     "router_version": {
         RouterState.TRAINED: (RouterState.LIVE, RouterState.RETIRED),

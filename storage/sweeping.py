@@ -102,6 +102,16 @@ def _recover_run(connection: Connection, run: Row[Any], patience: Patience) -> N
 
 
 def _recover_job(connection: Connection, job: Row[Any], patience: Patience) -> None:
+    if job.wanted is not None:  # its worker died before it could do what it was asked
+        state = "cancelled" if job.wanted == "cancel" else "paused"
+        connection.execute(
+            text(
+                "UPDATE job SET state = :state, wanted = NULL, lease_until = NULL, owner = NULL,"
+                " finished_at = CASE WHEN :state = 'cancelled' THEN clock_timestamp() END WHERE id = :id"
+            ),
+            {"id": job.id, "state": state},
+        )
+        return
     if job.attempts < patience.max_attempts:
         _give_back(connection, "job", job, patience)
         return
@@ -182,8 +192,10 @@ def _bury_chunk(connection: Connection, chunk: Row[Any]) -> None:
         shard_id=chunk.shard_id,
         expert_id=chunk.expert_id,
         expert="",
+        version=0,
         engine="",
         card={},
+        adapter=None,
         knowledge=None,
         idxs=chunk.idxs,
     )

@@ -133,7 +133,10 @@ def promote_router(connection: Connection, version: int) -> RouterView:
         {"version": version},
     )
     connection.execute(
-        text("UPDATE expert SET serving = (name = ANY(:experts)) WHERE serving <> (name = ANY(:experts))"),
+        text(
+            "UPDATE expert SET serving = NOT serving WHERE serving <>"
+            " (name = ANY(:experts) AND live_version_id IS NOT NULL AND retired_at IS NULL)"
+        ),
         {"experts": view.experts},
     )
     return router(connection, version)

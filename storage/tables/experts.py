@@ -46,20 +46,59 @@ class Expert(SQLModel, table=True):
     serving: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
     live_version_id: int | None = Field(default=None, sa_type=Integer)
     live_knowledge_id: int | None = Field(default=None, sa_type=Integer)
+    # Since when no router is to know it; everything it was stays stored.
+    retired_at: datetime | None = moment()
     created_at: datetime | None = moment(now=True)
 
 
 class ExpertVersion(SQLModel, table=True):
-    """One state of an expert's card and engine. Never changed, only followed by the next."""
+    """One state of an expert's card, engine and adapter. Never changed, only followed by the next.
+
+    A version that was never promoted is a candidate; ``verdict`` says why.
+    """
 
     __tablename__ = "expert_version"
-    __table_args__ = (UniqueConstraint("expert_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("expert_id", "number"),
+        CheckConstraint(
+            "(adapter IS NULL) = (adapter_sha256 IS NULL) AND (adapter IS NULL) = (base_sha256 IS NULL)",
+            name="adapter_has_its_hashes",
+        ),
+    )
 
     id: int | None = _id()
     expert_id: int = _expert_id()
     number: int = Field(sa_type=Integer)
     engine: str
     card: dict[str, Any] = Field(sa_type=JSONB)
+    # The artefact of the LoRA adapter and its hash, and the hash of the base it belongs to.
+    adapter: str | None = None
+    adapter_sha256: str | None = None
+    base_sha256: str | None = None
+    metrics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    verdict: dict[str, Any] | None = Field(default=None, sa_type=JSONB)
+    job_id: int | None = Field(default=None, sa_type=BigInteger)
+    # When it last went live; null for a candidate, or one that somebody went back from.
+    promoted_at: datetime | None = moment()
+    created_at: datetime | None = moment(now=True)
+
+
+class TrainingSet(SQLModel, table=True):
+    """Examples an expert learns from, or is measured on. Never changed; the newest of a purpose is in use."""
+
+    __tablename__ = "training_set"
+    __table_args__ = (
+        CheckConstraint("purpose IN ('train', 'validation', 'evaluation')", name="purpose_is_known"),
+        Index("training_set_expert", "expert_id", "purpose", "id"),
+    )
+
+    id: int | None = _id()
+    expert_id: int = _expert_id()
+    purpose: str
+    artefact: str
+    sha256: str
+    n_examples: int = Field(sa_type=Integer)
+    job_id: int | None = Field(default=None, sa_type=BigInteger)
     created_at: datetime | None = moment(now=True)
 
 

@@ -225,6 +225,10 @@ class Answer(SQLModel, table=True):
     # [{"expert", "document", "title", "start", "end", "score"}]; the spans count characters of the document.
     passages: list[dict[str, Any]] = Field(default_factory=list, sa_type=JSONB)
     ms: float = Field(default=0.0, sa_type=REAL)
+    # Of engines that generate.
+    prompt_tokens: int | None = Field(default=None, sa_type=Integer)
+    completion_tokens: int | None = Field(default=None, sa_type=Integer)
+    finish_reason: str | None = None
     error_code: str | None = None
     error_message: str | None = None
 

@@ -15,6 +15,7 @@ def upgrade() -> None:
     sa.Column('serving', sa.Boolean(), server_default=sa.text('false'), nullable=False),
     sa.Column('live_version_id', sa.Integer(), nullable=True),
     sa.Column('live_knowledge_id', sa.Integer(), nullable=True),
+    sa.Column('retired_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
     sa.CheckConstraint("name ~ '^[a-z][a-z0-9_]{0,49}$'", name='name_is_plain'),
     sa.CheckConstraint('NOT serving OR live_version_id IS NOT NULL', name='serving_needs_a_version'),
@@ -30,19 +31,24 @@ def upgrade() -> None:
     sa.Column('owner', sa.String(), nullable=True),
     sa.Column('id', sa.BigInteger(), sa.Identity(always=True), nullable=False),
     sa.Column('kind', sa.String(), nullable=False),
+    sa.Column('subject', sa.String(), nullable=True),
     sa.Column('params', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
     sa.Column('state', sa.String(), nullable=False),
+    sa.Column('wanted', sa.String(), nullable=True),
+    sa.Column('progress', postgresql.JSONB(astext_type=sa.Text()), nullable=True),
     sa.Column('result', postgresql.JSONB(astext_type=sa.Text()), nullable=True),
     sa.Column('error_code', sa.String(), nullable=True),
     sa.Column('error_message', sa.String(), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
     sa.Column('finished_at', sa.DateTime(timezone=True), nullable=True),
     sa.CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name='leased_while_running'),
-    sa.CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed')", name='state_is_known'),
+    sa.CheckConstraint("state IN ('queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')", name='state_is_known'),
+    sa.CheckConstraint("wanted IS NULL OR wanted IN ('cancel', 'pause')", name='wanted_is_known'),
     sa.CheckConstraint('(lease_until IS NULL) = (owner IS NULL)', name='lease_has_an_owner'),
     sa.PrimaryKeyConstraint('id')
     )
     op.create_index('job_open', 'job', ['state', 'id'], unique=False, postgresql_where=sa.text("state IN ('queued', 'running')"))
+    op.create_index('job_subject', 'job', ['subject'], unique=True, postgresql_where=sa.text("state IN ('queued', 'running', 'paused')"))
     op.create_table('router_version',
     sa.Column('id', sa.Integer(), sa.Identity(always=True), nullable=False),
     sa.Column('kind', sa.String(), nullable=False),
@@ -146,10 +152,51 @@ def upgrade() -> None:
     sa.Column('number', sa.Integer(), nullable=False),
     sa.Column('engine', sa.String(), nullable=False),
     sa.Column('card', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+    sa.Column('adapter', sa.String(), nullable=True),
+    sa.Column('adapter_sha256', sa.String(), nullable=True),
+    sa.Column('base_sha256', sa.String(), nullable=True),
+    sa.Column('metrics', postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+    sa.Column('verdict', postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+    sa.Column('job_id', sa.BigInteger(), nullable=True),
+    sa.Column('promoted_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
+    sa.CheckConstraint('(adapter IS NULL) = (adapter_sha256 IS NULL) AND (adapter IS NULL) = (base_sha256 IS NULL)', name='adapter_has_its_hashes'),
     sa.ForeignKeyConstraint(['expert_id'], ['expert.id'], ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id'),
     sa.UniqueConstraint('expert_id', 'number')
+    )
+    op.create_table('training_set',
+    sa.Column('id', sa.Integer(), sa.Identity(always=True), nullable=False),
+    sa.Column('expert_id', sa.Integer(), nullable=False),
+    sa.Column('purpose', sa.String(), nullable=False),
+    sa.Column('artefact', sa.String(), nullable=False),
+    sa.Column('sha256', sa.String(), nullable=False),
+    sa.Column('n_examples', sa.Integer(), nullable=False),
+    sa.Column('job_id', sa.BigInteger(), nullable=True),
+    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
+    sa.CheckConstraint("purpose IN ('train', 'validation', 'evaluation')", name='purpose_is_known'),
+    sa.ForeignKeyConstraint(['expert_id'], ['expert.id'], ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id')
+    )
+    op.create_index('training_set_expert', 'training_set', ['expert_id', 'purpose', 'id'], unique=False)
+    op.create_table('schedule',
+    sa.Column('id', sa.BigInteger(), sa.Identity(always=True), nullable=False),
+    sa.Column('name', sa.String(), nullable=False),
+    sa.Column('kind', sa.String(), nullable=False),
+    sa.Column('params', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+    sa.Column('subject', sa.String(), nullable=True),
+    sa.Column('every_s', sa.Double(), nullable=False),
+    sa.Column('min_feedback', sa.Integer(), server_default='0', nullable=False),
+    sa.Column('paused_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('next_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
+    sa.Column('last_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('last_job_id', sa.BigInteger(), nullable=True),
+    sa.Column('last_said', sa.String(), nullable=True),
+    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
+    sa.CheckConstraint('every_s >= 60', name='at_most_each_minute'),
+    sa.CheckConstraint('min_feedback >= 0', name='feedback_is_counted'),
+    sa.PrimaryKeyConstraint('id'),
+    sa.UniqueConstraint('name')
     )
     op.create_table('feedback',
     sa.Column('id', sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -269,6 +316,9 @@ def upgrade() -> None:
     sa.Column('confidence', sa.REAL(), nullable=False),
     sa.Column('passages', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
     sa.Column('ms', sa.REAL(), nullable=False),
+    sa.Column('prompt_tokens', sa.Integer(), nullable=True),
+    sa.Column('completion_tokens', sa.Integer(), nullable=True),
+    sa.Column('finish_reason', sa.String(), nullable=True),
     sa.Column('error_code', sa.String(), nullable=True),
     sa.Column('error_message', sa.String(), nullable=True),
     sa.CheckConstraint('(text IS NULL) = (error_code IS NOT NULL)', name='a_text_or_an_error'),
@@ -364,6 +414,9 @@ def downgrade() -> None:
     op.drop_index('job_event_job', table_name='job_event')
     op.drop_table('job_event')
     op.drop_table('feedback')
+    op.drop_table('schedule')
+    op.drop_index('training_set_expert', table_name='training_set')
+    op.drop_table('training_set')
     op.drop_table('expert_version')
     op.drop_table('expert_hour')
     op.drop_index('exemplar_text', table_name='exemplar')
@@ -374,5 +427,6 @@ def downgrade() -> None:
     op.drop_index('router_version_live', table_name='router_version', postgresql_where=sa.text("state = 'live'"))
     op.drop_table('router_version')
     op.drop_index('job_open', table_name='job', postgresql_where=sa.text("state IN ('queued', 'running')"))
+    op.drop_index('job_subject', table_name='job', postgresql_where=sa.text("state IN ('queued', 'running', 'paused')"))
     op.drop_table('job')
     op.drop_table('expert')

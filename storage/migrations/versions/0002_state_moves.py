@@ -30,8 +30,9 @@ MOVES = {
         "leased": ("queued", "done", "dead", "split", "cancelled"),
     },
     "job": {
-        "queued": ("running", "failed"),
-        "running": ("queued", "succeeded", "failed"),
+        "queued": ("running", "failed", "paused", "cancelled"),
+        "running": ("queued", "succeeded", "failed", "paused", "cancelled"),
+        "paused": ("queued", "cancelled"),
     },
     "router_version": {
         "trained": ("live", "retired"),
