@@ -1,15 +1,18 @@
 """Runs at any point of their way, made with the storage functions themselves."""
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, text
 
-from storage import catalogue, chunks, finalizing, leases, runs, shards, submitting, windows
+from storage import catalogue, chunks, finalizing, jobs, leases, runs, shards, submitting, windows
 from storage.catalogue import ExpertView, NewExpert
 from storage.chunks import AnswerRow, ClaimedChunk
 from storage.finalizing import FinalizingRun
 from storage.hints import ChordHint
+from storage.jobs import ClaimedJob
 from storage.leases import Lease
 from storage.lines import error_line, output_line
 from storage.runs import RunView
@@ -133,6 +136,17 @@ def claim_run(store: Store, run: RunView, *, owner: str = OWNER) -> FinalizingRu
     claimed = store(finalizing.claim, run.id, owner=owner, ttl_s=TTL_S)
     assert claimed is not None
     return claimed
+
+
+def claim_job(store: Store, job_id: int, *, owner: str = OWNER, max_attempts: int = MAX_ATTEMPTS) -> ClaimedJob:
+    claimed = store(jobs.claim, job_id, owner=owner, ttl_s=TTL_S, max_attempts=max_attempts)
+    assert claimed is not None
+    return claimed
+
+
+def running_job(store: Store, subject: str | None = None) -> ClaimedJob:
+    """A job that a worker has in hand."""
+    return claim_job(store, store(jobs.add, "train", subject=subject))
 
 
 def decision(idx: int, experts: Sequence[str]) -> DecisionRow:
@@ -283,3 +297,31 @@ def end_rests(store: Store) -> None:
 
 def state_of(store: Store, lease: Lease) -> str:
     return str(store.value(f"SELECT state FROM {lease.table} WHERE id = :id", id=lease.id))
+
+
+def at_once(store: Store, works: Sequence[Callable[[Connection], T]]) -> list[T]:
+    """Do each of ``works`` in a transaction of its own, all begun before the first does anything; what they came to."""
+    ready = threading.Barrier(len(works))
+
+    def one(work: Callable[[Connection], T]) -> T:
+        with store.engine.begin() as connection:
+            connection.exec_driver_sql("SELECT 1")
+            ready.wait()
+            return work(connection)
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [future.result() for future in [pool.submit(one, work) for work in works]]
+
+
+def behind(
+    store: Store, first: Callable[[Connection], Any], second: Callable[[Connection], T], *, commit: bool = True
+) -> Future[T]:
+    """Begin ``second`` between ``first`` and its commit (or rollback), which it has to wait for; what it came to."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with store.engine.connect() as connection, ThreadPoolExecutor(1) as pool:
+        first(connection)
+        late = pool.submit(store, second)
+        while store.value(waiting) == 0:
+            assert not late.done()
+        (connection.commit if commit else connection.rollback)()
+    return late

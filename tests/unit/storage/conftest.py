@@ -30,7 +30,7 @@ def storage_engine(servers: Servers) -> Iterator[Engine]:
 def engine(storage_engine: Engine) -> Engine:
     """An engine on a database without rows."""
     with storage_engine.begin() as connection:
-        for table in ("run", "job", "expert", "router_version", "router_alert"):  # all others go with these
+        for table in ("run", "job", "schedule", "expert", "router_version", "router_alert"):  # all others go with these
             connection.execute(text(f"DELETE FROM {table}"))
     return storage_engine
 

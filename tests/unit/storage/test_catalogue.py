@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from storage import catalogue, versions
+from storage import catalogue, expert_versions, versions
 from storage.catalogue import NewDocument, NewExpert, StoredDocument
 from storage.errors import NotFound
+from storage.expert_versions import Adapter
 from tests.unit.storage.builders import CARD, Store, answer, put_expert, route, shard_ids, start
 
 DOCUMENTS = [NewDocument("b.md", "Second", "two"), NewDocument("a.md", "First", "one")]
@@ -93,6 +94,59 @@ def test_old_versions_are_kept_as_they_were(store: Store) -> None:
         (3, {"title": "one"}),
     ]
     assert store(catalogue.expert, "alpha").version == 3
+
+
+@pytest.mark.parametrize("changes", [{"engine": "extractive"}, {"card": {**CARD, "title": "Another"}}])
+def test_the_next_version_keeps_the_adapter_and_its_figures(store: Store, changes: dict[str, Any]) -> None:
+    """Those of the live version: a candidate beside it has no part in it, and the next number is free."""
+    store(catalogue.put_expert, new())
+    expert_id = store(catalogue.expert, "alpha").id
+    live = Adapter("adapters/live", "aa", "base")
+    given: dict[str, Any] = {"engine": "echo", "card": CARD}
+    for adapter in (live, Adapter("adapters/candidate", "cc", "base")):
+        number = store(expert_versions.add_version, expert_id, adapter=adapter, metrics={"of": adapter.sha256}, **given)
+        if adapter is live:
+            store(expert_versions.promote, "alpha", number)
+
+    assert store(catalogue.put_expert, new(**changes)) is True
+
+    now = store(expert_versions.version, "alpha", None)
+    assert (now.number, now.adapter, now.metrics, now.verdict) == (4, live, {"of": "aa"}, None)
+    assert store(catalogue.expert, "alpha").adapter_sha256 == "aa"
+    states = [view.state for view in store(expert_versions.versions, "alpha")]
+    assert states == ["live", "candidate", "retired", "retired"]
+    assert store(expert_versions.rollback, "alpha").number == 2
+
+
+def test_a_catalogue_that_says_the_same_as_the_live_version_leaves_its_adapter_live(store: Store) -> None:
+    store(catalogue.put_expert, new())
+    expert_id = store(catalogue.expert, "alpha").id
+    adapter = Adapter("adapters/2", "aa", "base")
+    number = store(expert_versions.add_version, expert_id, engine="echo", card=CARD, adapter=adapter)
+    store(expert_versions.promote, "alpha", number)
+
+    assert store(catalogue.put_expert, new()) is False
+
+    assert store(expert_versions.version, "alpha", None).number == number
+
+
+def test_an_expert_that_has_only_candidates_gets_its_first_live_version_without_an_adapter(store: Store) -> None:
+    expert_id = store(expert_versions.ensure_expert, "alpha")
+    store(expert_versions.add_version, expert_id, engine="lora", card={}, adapter=Adapter("a", "aa", "base"))
+
+    assert store(catalogue.put_expert, new()) is True
+
+    expert = store(catalogue.expert, "alpha")
+    assert (expert.version, expert.engine, expert.adapter_sha256) == (2, "echo", None)
+
+
+def test_a_retired_expert_is_shown_as_such(store: Store) -> None:
+    for name in ("alpha", "beta"):
+        put_expert(store, name)
+    store(expert_versions.retire, "beta")
+
+    assert [(expert.name, expert.retired) for expert in store(catalogue.experts)] == [("alpha", False), ("beta", True)]
+    assert store(catalogue.names) == ["alpha", "beta"]
 
 
 @pytest.mark.parametrize("name", ["", "Alpha", "1alpha", "al-pha", "a/b", "../x", "a b", "alpha\n", "é", "a" * 51])

@@ -1,14 +1,16 @@
 """Chunks: claimed by one worker, answered in one transaction, counted once."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from psycopg.errors import CheckViolation
 from sqlalchemy.exc import IntegrityError
 
-from storage import catalogue, chunks, leases, runs, shards, versions
+from storage import catalogue, chunks, expert_versions, leases, runs, shards, versions
 from storage.catalogue import ExpertView, NewExpert
 from storage.chunks import AnswerRow, ChunkQuery, KnowledgeRef
+from storage.expert_versions import Adapter
 from storage.leases import LeaseLost
 from storage.shards import NewChunk
 from storage.submitting import AcceptedLine
@@ -55,7 +57,8 @@ def test_a_claim_carries_everything_that_answering_needs(store: Store, expert: E
 
     assert (chunk.lease.table, chunk.lease.id, chunk.lease.epoch, chunk.lease.attempts) == ("chunk", chunk_id, 1, 1)
     assert (chunk.run_id, chunk.run, chunk.shard_id) == (run.id, run.public_id, shard_id)
-    assert (chunk.expert_id, chunk.expert, chunk.engine, chunk.card) == (expert.id, "alpha", "echo", CARD)
+    assert (chunk.expert_id, chunk.expert, chunk.version) == (expert.id, "alpha", 1)
+    assert (chunk.engine, chunk.card, chunk.adapter) == ("echo", CARD, None)
     assert (chunk.knowledge, chunk.idxs) == (None, [0, 1, 2])
 
 
@@ -72,6 +75,36 @@ def test_a_chunk_keeps_the_version_and_the_knowledge_it_was_routed_with(store: S
 
     assert (chunk.engine, chunk.card) == ("echo", CARD)
     assert chunk.knowledge == KnowledgeRef(1, "first", "aa")
+
+
+def test_a_chunk_keeps_the_adapter_it_was_routed_with(store: Store, expert: ExpertView) -> None:
+    adapters = [Adapter(f"adapters/{n}", f"hash of {n}", "base") for n in (2, 3)]
+    claimed = []
+    for adapter in adapters:
+        number = store(expert_versions.add_version, expert.id, engine="lora", card={}, adapter=adapter)
+        store(expert_versions.promote, "alpha", number)
+        claimed += routed_chunks(store, store(catalogue.expert, "alpha"), 2)
+
+    chunks_now = [claim_chunk(store, chunk_id) for chunk_id in claimed]
+
+    assert [(chunk.version, chunk.engine, chunk.adapter) for chunk in chunks_now] == [
+        (2, "lora", adapters[0]),
+        (3, "lora", adapters[1]),
+    ]
+
+
+def test_an_answer_keeps_the_tokens_it_took_and_why_it_ended(store: Store, expert: ExpertView) -> None:
+    (chunk_id,) = routed_chunks(store, expert, 2)
+    chunk = claim_chunk(store, chunk_id)
+    first, second = answer_rows(chunk)
+    counted = replace(first, prompt_tokens=120, completion_tokens=0, finish_reason="length")
+
+    store(chunks.settle_answers, chunk, [counted, second], busy_ms=1.0)
+
+    assert store.rows("SELECT prompt_tokens, completion_tokens, finish_reason FROM answer ORDER BY idx") == [
+        (120, 0, "length"),
+        (None, None, None),
+    ]
 
 
 def test_a_chunk_is_claimed_once(store: Store, expert: ExpertView) -> None:

@@ -55,6 +55,28 @@ def test_an_output_line_is_a_chat_completion_with_a_passport() -> None:
     }
 
 
+@pytest.mark.parametrize(("usage", "total"), [((0, 0), 0), ((812, 64), 876)])
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_an_output_line_counts_its_tokens_and_says_why_it_ended(
+    usage: tuple[int, int], total: int, reason: str
+) -> None:
+    line = output_line(
+        run=RUN,
+        idx=0,
+        custom_id="a",
+        created=0,
+        model="moe",
+        text="yes",
+        passport={},
+        usage=usage,
+        finish_reason=reason,
+    )
+
+    body = orjson.loads(line)["response"]["body"]
+    assert body["usage"] == {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": total}
+    assert [choice["finish_reason"] for choice in body["choices"]] == [reason]
+
+
 @pytest.mark.parametrize(
     ("passport", "moe"), [(None, {"line": 9}), ({"reason": "r"}, {"line": 9, "reason": "r"}), ({}, {"line": 9})]
 )

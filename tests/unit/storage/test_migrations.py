@@ -13,7 +13,8 @@ from sqlmodel import SQLModel
 import storage.tables.alerts
 import storage.tables.experts
 import storage.tables.jobs
-import storage.tables.runs  # noqa: F401  (the imports fill SQLModel.metadata)
+import storage.tables.runs
+import storage.tables.schedules  # noqa: F401  (the imports fill SQLModel.metadata)
 from storage import migrate
 from storage.database import connect
 from tests.support.servers import TEMPLATE, drop_database

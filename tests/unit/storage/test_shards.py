@@ -1,24 +1,29 @@
 """Shards: cut over the open lines, routed once, combined once."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from storage import invariants, leases, runs, shards
+from storage import chunks, expert_versions, invariants, leases, runs, shards
 from storage.catalogue import ExpertView
 from storage.hints import AnswerHint, ChordHint
 from storage.leases import LeaseLost
 from storage.shards import NewChunk, OpenQuery
 from storage.submitting import AcceptedLine, RejectedLine
 from tests.unit.storage.builders import (
+    CARD,
     OWNER,
     TTL_S,
     Store,
     accepted,
     answer,
     answer_all,
+    answer_rows,
     bad,
+    claim_chunk,
     claim_combining,
     claim_routing,
     combine,
@@ -250,12 +255,41 @@ def test_a_combiner_gets_each_line_with_its_decision_and_all_its_answers(store: 
             "ms": 1,
             "attempt": 1,
             "knowledge": None,
+            "adapter": None,
+            "prompt_tokens": None,
+            "completion_tokens": None,
+            "finish_reason": None,
             "error_code": None,
             "error_message": None,
         }
         for name in ("alpha", "beta")
     ]
     assert second.idx == 1
+
+
+def test_a_combiner_learns_which_adapter_answered_and_what_it_took(store: Store, expert: ExpertView) -> None:
+    """The adapter is the one the chunk was cut for, not the one that is live by now."""
+    (shard_id,) = shard_ids(store, start(store, 2))
+    store.sql("UPDATE expert_version SET adapter = 'adapters/1', adapter_sha256 = 'aa', base_sha256 = 'bb'")
+    (chunk_id,) = route(store, shard_id, [expert])
+    number = store(
+        expert_versions.add_version,
+        expert.id,
+        engine="echo",
+        card=CARD,
+        adapter=expert_versions.Adapter("adapters/2", "cc", "bb"),
+    )
+    store(expert_versions.promote, "alpha", number)
+    chunk = claim_chunk(store, chunk_id)
+    rows = [
+        replace(row, prompt_tokens=7, completion_tokens=row.idx, finish_reason="length") for row in answer_rows(chunk)
+    ]
+    store(chunks.settle_answers, chunk, rows, busy_ms=1.0)
+
+    found = [query.answers[0] for query in store(shards.answered_queries, claim_combining(store, shard_id))]
+
+    told = ("adapter", "prompt_tokens", "completion_tokens", "finish_reason")
+    assert [tuple(answer[key] for key in told) for answer in found] == [("aa", 7, 0, "length"), ("aa", 7, 1, "length")]
 
 
 def combining(store: Store, expert: ExpertView, n: int = 4, size: int = 2) -> list[shards.ClaimedShard]:

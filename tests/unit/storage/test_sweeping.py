@@ -1,20 +1,18 @@
 """The sweeper: lost leases come back, deadly work is narrowed down, and lost messages are found again."""
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from storage import finalizing, invariants, jobs, leases, runs, shards, sweeping
+from storage import finalizing, invariants, job_control, jobs, leases, runs, shards, sweeping
 from storage.catalogue import ExpertView
 from storage.chunks import ClaimedChunk
 from storage.hints import AnswerHint, CombineHint, FinalizeHint, Hint, JobHint, PlanHint, RouteHint
+from storage.job_control import Wanted
 from storage.leases import LeaseLost
 from storage.sweeping import Patience
 from tests.unit.storage.builders import (
@@ -23,9 +21,11 @@ from tests.unit.storage.builders import (
     Store,
     answer,
     answer_all,
+    at_once,
     chunk_ids,
     claim_chunk,
     claim_combining,
+    claim_job,
     claim_routing,
     claim_run,
     combine,
@@ -34,6 +34,7 @@ from tests.unit.storage.builders import (
     expire_leases,
     put_expert,
     route,
+    running_job,
     settle_answers,
     settle_combining,
     settle_routing,
@@ -58,12 +59,6 @@ def rest_of(store: Store, table: str, row_id: int) -> float:
     """How long the row rests from now, in seconds, to the nearest tenth."""
     query = f"SELECT extract(epoch FROM not_before - clock_timestamp()) FROM {table} WHERE id = :id"
     return float(round(store.value(query, id=row_id), 1))
-
-
-def running_job(store: Store) -> jobs.ClaimedJob:
-    claimed = store(jobs.claim, store(jobs.add, "train"), owner=OWNER, ttl_s=TTL_S, max_attempts=3)
-    assert claimed is not None
-    return claimed
 
 
 # --- patience -------------------------------------------------------------------------------------------------
@@ -369,21 +364,37 @@ def test_a_job_is_given_up_after_its_tries(store: Store) -> None:
         store(jobs.succeed, job, {})
 
 
+@pytest.mark.parametrize("patience", [PATIENCE, AT_ONCE], ids=["tries left", "no try left"])
+@pytest.mark.parametrize(("wanted", "becomes"), [("cancel", "cancelled"), ("pause", "paused")])
+def test_a_job_whose_worker_died_before_it_could_stop_is_stopped(
+    store: Store, wanted: Wanted, becomes: str, patience: Patience
+) -> None:
+    job, other = running_job(store), running_job(store)
+    store(job_control.stop, job.lease.id, wanted)
+
+    assert sweep(store, patience) == 2
+
+    view = store(jobs.view, job.lease.id)
+    assert (view.state, view.wanted, view.error_code) == (becomes, None, None)
+    assert (view.finished_at is not None) == (becomes == "cancelled")
+    assert state_of(store, other.lease) == ("queued" if patience is PATIENCE else "failed")
+    with pytest.raises(LeaseLost):
+        store(job_control.settle_stopped, job, "cancel" if wanted == "pause" else "pause")
+
+
+def test_a_job_that_the_sweeper_paused_goes_on_with_all_its_tries(store: Store) -> None:
+    job = running_job(store)
+    store(job_control.stop, job.lease.id, "pause")
+    sweep(store)
+
+    assert due(store, stale_s=0) == []
+    store(job_control.resume, job.lease.id)
+
+    assert due(store, stale_s=0) == [JobHint(job.lease.id)]
+    assert claim_job(store, job.lease.id).lease.attempts == 1
+
+
 # --- many sweepers at once ------------------------------------------------------------------------------------
-
-
-def at_once(store: Store, n: int, work: Callable[[Connection], int]) -> list[int]:
-    """Run ``work`` in ``n`` transactions that have all begun before the first of them does anything."""
-    ready = threading.Barrier(n)
-
-    def one() -> int:
-        with store.engine.begin() as connection:
-            connection.exec_driver_sql("SELECT 1")
-            ready.wait()
-            return work(connection)
-
-    with ThreadPoolExecutor(n) as pool:
-        return [future.result() for future in [pool.submit(one) for _ in range(n)]]
 
 
 EVERYTHING = {
@@ -430,7 +441,7 @@ def test_sweeping_many_times_at_once_equals_sweeping_once(store: Store, max_atte
         store.sql(f"DELETE FROM {table}")
     assert lost_everywhere(store) == n_lost
 
-    found = at_once(store, 4, lambda connection: sweeping.recover(connection, patience))
+    found = at_once(store, [lambda connection: sweeping.recover(connection, patience)] * 4)
 
     assert sum(found) == n_lost
     assert state() == once

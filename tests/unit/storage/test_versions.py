@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from storage import catalogue, versions
+from storage import catalogue, expert_versions, versions
 from storage.errors import NotFound
 from storage.versions import RouterView
 from tests.unit.storage.builders import Store, put_expert
@@ -168,12 +168,44 @@ def test_exactly_the_experts_of_the_live_router_serve(store: Store, experts: lis
     assert store(catalogue.names, serving=True) == [name for name in experts if name != "nobody"]
 
 
-def test_a_promotion_that_fails_leaves_the_router_before(store: Store) -> None:
-    first = promoted(store, [])
-    store.sql("INSERT INTO expert (name) VALUES ('unready')")
+def test_an_expert_without_a_live_version_is_not_served(store: Store) -> None:
+    """It may be one whose first version is still a candidate; the others of the router are served all the same."""
+    put_expert(store, "alpha")
+    candidate = store(expert_versions.ensure_expert, "beta")
+    store(expert_versions.add_version, candidate, engine="echo", card={}, adapter=None)
+    first = promoted(store, ["alpha", "beta"])
 
-    with pytest.raises(IntegrityError, match="serving_needs_a_version"):
-        promoted(store, ["unready"])
+    assert (live(store), store(catalogue.names, serving=True)) == (first, ["alpha"])
+
+    store(expert_versions.promote, "beta", 1)
+    assert store(catalogue.names, serving=True) == ["alpha"]
+    store(versions.promote_router, first)
+    assert store(catalogue.names, serving=True) == ["alpha", "beta"]
+
+
+def test_a_retired_expert_serves_until_the_next_promotion_and_no_longer(store: Store) -> None:
+    for name in ("alpha", "beta"):
+        put_expert(store, name)
+    number = promoted(store, ["alpha", "beta"])
+
+    store(expert_versions.retire, "beta")
+
+    assert store(catalogue.names, serving=True) == ["alpha", "beta"]
+    store(versions.promote_router, number)
+    assert store(catalogue.names, serving=True) == ["alpha"]
+    assert [(expert.name, expert.retired) for expert in store(catalogue.experts)] == [("alpha", False), ("beta", True)]
+
+
+def test_a_promotion_that_fails_leaves_the_router_before(store: Store) -> None:
+    put_expert(store, "alpha")
+    first = promoted(store, [])
+    # Whatever it is that goes wrong at the very last move.
+    store.sql("ALTER TABLE expert ADD CONSTRAINT nobody_serves CHECK (NOT serving)")
+    try:
+        with pytest.raises(IntegrityError, match="nobody_serves"):
+            promoted(store, ["alpha"])
+    finally:
+        store.sql("ALTER TABLE expert DROP CONSTRAINT nobody_serves")
 
     assert live(store) == first
     assert store(catalogue.names, serving=True) == []
