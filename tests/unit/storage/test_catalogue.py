@@ -101,9 +101,9 @@ def test_the_next_version_keeps_the_adapter_and_its_figures(store: Store, change
     """Those of the live version: a candidate beside it has no part in it, and the next number is free."""
     store(catalogue.put_expert, new())
     expert_id = store(catalogue.expert, "alpha").id
-    live = Adapter("adapters/live", "aa", "base")
+    live = Adapter("adapters/live", "tree", "aa", "base")
     given: dict[str, Any] = {"engine": "echo", "card": CARD}
-    for adapter in (live, Adapter("adapters/candidate", "cc", "base")):
+    for adapter in (live, Adapter("adapters/candidate", "other tree", "cc", "base")):
         number = store(expert_versions.add_version, expert_id, adapter=adapter, metrics={"of": adapter.sha256}, **given)
         if adapter is live:
             store(expert_versions.promote, "alpha", number)
@@ -121,7 +121,7 @@ def test_the_next_version_keeps_the_adapter_and_its_figures(store: Store, change
 def test_a_catalogue_that_says_the_same_as_the_live_version_leaves_its_adapter_live(store: Store) -> None:
     store(catalogue.put_expert, new())
     expert_id = store(catalogue.expert, "alpha").id
-    adapter = Adapter("adapters/2", "aa", "base")
+    adapter = Adapter("adapters/2", "tree", "aa", "base")
     number = store(expert_versions.add_version, expert_id, engine="echo", card=CARD, adapter=adapter)
     store(expert_versions.promote, "alpha", number)
 
@@ -132,7 +132,7 @@ def test_a_catalogue_that_says_the_same_as_the_live_version_leaves_its_adapter_l
 
 def test_an_expert_that_has_only_candidates_gets_its_first_live_version_without_an_adapter(store: Store) -> None:
     expert_id = store(expert_versions.ensure_expert, "alpha")
-    store(expert_versions.add_version, expert_id, engine="lora", card={}, adapter=Adapter("a", "aa", "base"))
+    store(expert_versions.add_version, expert_id, engine="lora", card={}, adapter=Adapter("a", "tree", "aa", "base"))
 
     assert store(catalogue.put_expert, new()) is True
 

@@ -78,7 +78,7 @@ def test_a_chunk_keeps_the_version_and_the_knowledge_it_was_routed_with(store: S
 
 
 def test_a_chunk_keeps_the_adapter_it_was_routed_with(store: Store, expert: ExpertView) -> None:
-    adapters = [Adapter(f"adapters/{n}", f"hash of {n}", "base") for n in (2, 3)]
+    adapters = [Adapter(f"adapters/{n}", f"tree of {n}", f"hash of {n}", "base") for n in (2, 3)]
     claimed = []
     for adapter in adapters:
         number = store(expert_versions.add_version, expert.id, engine="lora", card={}, adapter=adapter)

@@ -13,7 +13,7 @@ from storage.errors import NotAllowed, NotFound
 from storage.expert_versions import Adapter, VersionView
 from tests.unit.storage.builders import CARD, Store, at_once, claim_chunk, put_expert, route, shard_ids, start
 
-ADAPTER = Adapter("adapters/alpha/2", "hash of the adapter", "hash of the base")
+ADAPTER = Adapter("adapters/alpha/2", "hash of its files", "hash of its numbers", "hash of the base")
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_version_may_have_neither_adapter_nor_figures(store: Store, alpha: int
     assert (view.adapter, view.metrics, view.verdict, view.job_id) == (None, None, None, None)
 
 
-@pytest.mark.parametrize("column", ["adapter", "adapter_sha256", "base_sha256"])
+@pytest.mark.parametrize("column", ["adapter", "adapter_tree_sha256", "adapter_sha256", "base_sha256"])
 def test_an_adapter_without_its_hashes_is_refused(store: Store, alpha: int, column: str) -> None:
     add(store, alpha)
 

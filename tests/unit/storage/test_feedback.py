@@ -105,6 +105,28 @@ def test_corrections_go_with_their_run(store: Store) -> None:
     assert store(feedback.corrected) == []
 
 
+def test_right_answers_are_those_of_the_expert_that_should_have_given_them(store: Store) -> None:
+    run = ended(store)
+    judge(store, run, "q3", correct_answer="Three.", positive=False)
+    judge(store, run, "q0", correct_answer="Nought.")
+    judge(store, run, "q1", correct_answer="One.", correct_expert="beta")
+    judge(store, run, "q2", positive=True, correct_expert="beta")
+
+    assert store(feedback.answers, "alpha") == [("question 0", "Nought."), ("question 3", "Three.")]
+    assert store(feedback.answers, "beta") == [("question 1", "One.")]
+    assert store(feedback.answers, "gamma") == []
+
+
+def test_of_several_right_answers_to_a_line_the_last_counts(store: Store) -> None:
+    run, other = ended(store), ended(store)
+    for said in ("First.", "Second."):
+        judge(store, run, "q1", correct_answer=said)
+    judge(store, run, "q1", positive=False)  # gives no answer, and takes none back
+    judge(store, other, "q1", correct_answer="Another.")
+
+    assert store(feedback.answers, "alpha") == [("question 1", "Second."), ("question 1", "Another.")]
+
+
 # --- gaps -----------------------------------------------------------------------------------------------------
 
 

@@ -58,7 +58,9 @@ def cancel(store: Store, job: ClaimedJob) -> None:
 
 
 ENDS = pytest.mark.parametrize(
-    ("end", "state"), [(succeed, "succeeded"), (fail, "failed"), (cancel, "cancelled")], ids=lambda end: str(end)[:9]
+    ("end", "state"),
+    [(succeed, "succeeded"), (fail, "failed"), (cancel, "cancelled")],
+    ids=["succeeded", "failed", "cancelled"],
 )
 
 
@@ -387,7 +389,7 @@ def test_a_job_that_ends_while_it_is_asked_to_stop_has_ended(store: Store, wante
         partial(job_control.stop, job_id=job.lease.id, wanted=wanted),
     )
 
-    with pytest.raises(NotAllowed, match=r"only open jobs can be stopped$"):
+    with pytest.raises(NotAllowed, match=rf"^job {job.lease.id} is succeeded; only open jobs can be stopped$"):
         stopped.result()
     view = store(jobs.view, job.lease.id)
     assert (view.state, view.wanted, view.result) == ("succeeded", None, {})
@@ -411,3 +413,95 @@ def test_a_job_that_is_resumed_while_it_is_cancelled_is_cancelled(store: Store) 
     )
 
     assert cancelled.result().state == "cancelled"
+
+
+@ENDS
+def test_a_job_that_ends_in_spite_of_what_was_asked_is_asked_nothing_more(
+    store: Store, end: Callable[[Store, ClaimedJob], None], state: str
+) -> None:
+    """Its worker was done before it looked; what was asked has come to nothing, and asking again is refused."""
+    job = running_job(store)
+    stop(store, job.lease.id, "pause")
+
+    end(store, job)
+
+    view = store(jobs.view, job.lease.id)
+    assert (view.state, view.wanted) == (state, None)
+    with pytest.raises(NotAllowed, match=r"only open jobs can be stopped$"):
+        stop(store, job.lease.id, "pause")
+
+
+@BECOMES
+def test_a_job_that_goes_back_to_waiting_while_it_is_stopped_is_stopped(
+    store: Store, wanted: Wanted, becomes: str
+) -> None:
+    job = running_job(store)
+
+    stopped = behind(
+        store,
+        partial(leases.give_back, lease=job.lease, delay_s=0),
+        partial(job_control.stop, job_id=job.lease.id, wanted=wanted),
+    )
+
+    assert stopped.result().state == becomes
+
+
+def test_a_job_that_is_cancelled_while_its_worker_pauses_it_is_cancelled(store: Store) -> None:
+    """The worker saw that a pause was wanted, and keeps what it has; the person asks for more meanwhile."""
+    job = running_job(store)
+    stop(store, job.lease.id, "pause")
+    seen = store(job_control.wanted, job.lease.id)
+    assert seen is not None
+    stop(store, job.lease.id, "cancel")
+
+    store(job_control.settle_stopped, job, seen)
+
+    view = store(jobs.view, job.lease.id)
+    assert (view.state, view.wanted, view.finished_at is not None) == ("cancelled", None, True)
+
+
+def test_a_job_whose_pause_is_taken_back_while_its_worker_pauses_it_goes_on(store: Store) -> None:
+    job = running_job(store)
+    stop(store, job.lease.id, "pause")
+    seen = store(job_control.wanted, job.lease.id)
+    assert seen is not None
+    store(job_control.resume, job.lease.id)
+
+    store(job_control.settle_stopped, job, seen)
+
+    assert store(jobs.view, job.lease.id).state == "queued"
+    assert claim_job(store, job.lease.id).lease.attempts == 1
+
+
+def test_a_job_that_is_paused_while_it_is_resumed_goes_on(store: Store) -> None:
+    job = running_job(store)
+    stop(store, job.lease.id, "pause")
+
+    resumed = behind(
+        store,
+        partial(job_control.settle_stopped, job=job, asked="pause"),
+        partial(job_control.resume, job_id=job.lease.id),
+    )
+
+    assert resumed.result().state == "queued"
+
+
+def test_a_pause_is_taken_back_although_the_worker_gave_the_job_back(store: Store) -> None:
+    job = running_job(store)
+    stop(store, job.lease.id, "pause")
+    store(leases.give_back, job.lease, 0)
+
+    view = store(job_control.resume, job.lease.id)
+
+    assert (view.state, view.wanted) == ("queued", None)
+
+
+def test_a_cancel_is_not_forgotten_when_the_worker_gives_the_job_back(store: Store) -> None:
+    job = running_job(store)
+    stop(store, job.lease.id, "cancel")
+    store(leases.give_back, job.lease, 0)
+
+    store(try_stop, job.lease.id, "pause")
+
+    view = store(jobs.view, job.lease.id)
+    assert "cancel" in (view.wanted, view.state.removesuffix("led"))

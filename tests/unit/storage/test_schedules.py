@@ -261,6 +261,21 @@ def test_while_the_last_job_is_open_the_schedule_waits_for_its_next_time(
     assert (now.last_job_id, now.last_at, next_in_s(store)) == (job_id, before.last_at, DAY_S)
 
 
+@pytest.mark.parametrize("bring", [leave, run, pause])
+def test_a_schedule_that_works_on_nothing_in_particular_waits_for_its_last_job_too(
+    store: Store, bring: Callable[[Store, int], None]
+) -> None:
+    due_schedule(store, subject=None)
+    (job_id,) = fire(store)
+    bring(store, job_id)
+    make_due(store)
+
+    assert fire(store) == []
+
+    assert view(store).last_job_id == job_id
+    assert str(view(store).last_said).startswith("passed over: ")
+
+
 def test_a_schedule_waits_for_a_job_that_a_person_asked_for(store: Store) -> None:
     other = store(jobs.add, "evaluate", subject=ALPHA)
     due_schedule(store)

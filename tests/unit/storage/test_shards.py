@@ -270,14 +270,17 @@ def test_a_combiner_gets_each_line_with_its_decision_and_all_its_answers(store: 
 def test_a_combiner_learns_which_adapter_answered_and_what_it_took(store: Store, expert: ExpertView) -> None:
     """The adapter is the one the chunk was cut for, not the one that is live by now."""
     (shard_id,) = shard_ids(store, start(store, 2))
-    store.sql("UPDATE expert_version SET adapter = 'adapters/1', adapter_sha256 = 'aa', base_sha256 = 'bb'")
+    store.sql(
+        "UPDATE expert_version SET adapter = 'adapters/1', adapter_tree_sha256 = 'tree', adapter_sha256 = 'aa',"
+        " base_sha256 = 'bb'"
+    )
     (chunk_id,) = route(store, shard_id, [expert])
     number = store(
         expert_versions.add_version,
         expert.id,
         engine="echo",
         card=CARD,
-        adapter=expert_versions.Adapter("adapters/2", "cc", "bb"),
+        adapter=expert_versions.Adapter("adapters/2", "tree", "cc", "bb"),
     )
     store(expert_versions.promote, "alpha", number)
     chunk = claim_chunk(store, chunk_id)
