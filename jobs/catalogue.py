@@ -1,8 +1,6 @@
-"""Loading experts, changing their documents, and waiting until they serve."""
+"""Loading experts, and changing their documents."""
 
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,11 @@ from sqlalchemy import Connection
 from experts import kinds
 from experts.cards import CatalogueExpert, read_catalogue
 from experts.reading.files import read_documents, readable
-from jobs.errors import BadInput, Failed
+from jobs.errors import BadInput
 from storage import catalogue, jobs
 from storage.catalogue import NewDocument, NewExpert
 from storage.database import transact
 from storage.hints import JobHint
-from storage.jobs import JobView
 from worker.runtime import Runtime
 
 SHIPPED = Path(__file__).parent.parent / "experts" / "catalogue"
@@ -101,28 +98,6 @@ def refresh(runtime: Runtime) -> int:
     job_id = transact(runtime.engine, lambda c: jobs.add(c, _REFRESH))
     runtime.dispatcher.send([JobHint(job_id)])
     return job_id
-
-
-def wait_for_job(
-    runtime: Runtime, job_id: int, *, on_event: Callable[[str], None] = lambda message: None, timeout_s: float = 600
-) -> JobView:
-    """The job once it has ended; ``on_event`` hears what it reports. Raises Failed."""
-    seen = 0
-    deadline = time.monotonic() + timeout_s
-    while True:
-        job = transact(runtime.engine, lambda c: jobs.view(c, job_id))
-        for number, message in transact(runtime.engine, partial(jobs.events, job_id=job_id, after=seen)):
-            seen = number
-            on_event(message)
-        if job.state == "failed":
-            raise Failed(f"job {job_id} failed ({job.error_code}): {job.error_message}")
-        if job.ended:
-            return job
-        if time.monotonic() > deadline:
-            raise Failed(
-                f"job {job_id} did not end within {timeout_s:.0f} s; it is {job.state}. Does a training worker run?"
-            )
-        time.sleep(0.2)
 
 
 def listing(runtime: Runtime) -> list[dict[str, Any]]:

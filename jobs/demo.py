@@ -14,6 +14,7 @@ from jobs.cli.console import note, printable, say, table
 from jobs.cli.explaining import one_line, show_passages
 from jobs.errors import Failed
 from jobs.submit import BatchOptions, submit_batch
+from jobs.training_jobs import wait_for_job
 from storage import catalogue as stored
 from storage import versions
 from storage.database import transact
@@ -100,7 +101,7 @@ def _load(client: Runtime) -> None:
         catalogue.load(client, catalogue.SHIPPED)
     elif transact(client.engine, versions.live_router) is not None:
         return
-    catalogue.wait_for_job(client, catalogue.refresh(client), on_event=note)
+    wait_for_job(client, catalogue.refresh(client), on_event=note)
 
 
 def expectations() -> dict[str, Expected]:

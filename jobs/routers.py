@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from experts import kinds
-from jobs.catalogue import wait_for_job
 from jobs.errors import BadInput
 from jobs.reading.labelled import Columns, read_labelled
+from jobs.training_jobs import wait_for_job
 from storage import catalogue, jobs, versions
 from storage.database import transact
 from storage.errors import NotAllowed

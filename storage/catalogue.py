@@ -107,8 +107,8 @@ def names_to_answer_for(connection: Connection) -> list[str]:
 def put_expert(connection: Connection, new: NewExpert) -> bool:
     """Store an expert, or bring a stored one to this state; True when anything changed.
 
-    A changed card or engine becomes the next version, which keeps the adapter. Exemplars are replaced as a whole; of documents those of the
-    same name are, and others, which people added since, stay.
+    A changed card or engine becomes the next version, which keeps the adapter. Exemplars are replaced as a whole; of
+    documents those of the same name are, and others, which people added since, stay.
     """
     expert_id: int = connection.execute(
         text(
@@ -137,9 +137,11 @@ def _put_version(connection: Connection, expert_id: int, new: NewExpert) -> bool
     connection.execute(
         text(
             """WITH added AS (
-                   INSERT INTO expert_version (expert_id, number, engine, card, adapter, adapter_sha256, base_sha256,
+                   INSERT INTO expert_version (expert_id, number, engine, card, adapter, adapter_tree_sha256,
+                                               adapter_sha256, base_sha256,
                                                metrics, promoted_at)
-                   SELECT :expert, n.next, :engine, CAST(:card AS jsonb), live.adapter, live.adapter_sha256,
+                   SELECT :expert, n.next, :engine, CAST(:card AS jsonb), live.adapter,
+                          live.adapter_tree_sha256, live.adapter_sha256,
                           live.base_sha256, live.metrics, clock_timestamp()
                    FROM (SELECT coalesce(max(number), 0) + 1 AS next FROM expert_version WHERE expert_id = :expert) n
                    LEFT JOIN (SELECT v.* FROM expert e JOIN expert_version v ON v.id = e.live_version_id

@@ -20,7 +20,8 @@ WHERE c.id = :id AND r.id = c.run_id AND e.id = c.expert_id AND v.id = c.expert_
   AND ((c.state = 'queued' AND c.not_before <= clock_timestamp())
        OR (c.state = 'leased' AND c.lease_until < clock_timestamp() AND c.attempts < :max_attempts))
 RETURNING c.id, c.epoch, c.attempts, c.run_id, c.shard_id, c.idxs, c.knowledge_id, r.public_id, e.id AS expert_id,
-          e.name AS expert, v.number AS version, v.engine, v.card, v.adapter, v.adapter_sha256, v.base_sha256
+          e.name AS expert, v.number AS version, v.engine, v.card, v.adapter, v.adapter_tree_sha256,
+          v.adapter_sha256, v.base_sha256
 """
 
 
@@ -99,10 +100,14 @@ def claim(connection: Connection, chunk_id: int, *, owner: str, ttl_s: float, ma
         version=row.version,
         engine=row.engine,
         card=row.card,
-        adapter=None if row.adapter is None else Adapter(row.adapter, row.adapter_sha256, row.base_sha256),
+        adapter=None if row.adapter is None else _adapter(row),
         knowledge=knowledge,
         idxs=row.idxs,
     )
+
+
+def _adapter(row: Any) -> Adapter:
+    return Adapter(row.adapter, row.adapter_tree_sha256, row.adapter_sha256, row.base_sha256)
 
 
 def queries(connection: Connection, chunk: ClaimedChunk) -> list[ChunkQuery]:

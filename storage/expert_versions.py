@@ -13,9 +13,10 @@ from storage.errors import NotAllowed, NotFound
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """Where an adapter lies, what its bytes must hash to, and the base it belongs to."""
+    """Where an adapter lies and what its files must hash to; the hash of its numbers, and of its base's."""
 
     artefact: str
+    tree_sha256: str
     sha256: str
     base_sha256: str
 
@@ -38,14 +39,18 @@ class VersionView:
 
 _VERSION = """
 SELECT v.id, e.name, v.number, CASE WHEN e.live_version_id = v.id THEN 'live' WHEN v.promoted_at IS NULL
-           THEN 'candidate' ELSE 'retired' END AS state, v.engine, v.card, v.adapter, v.adapter_sha256, v.base_sha256,
-       v.metrics, v.verdict, v.job_id, v.created_at, v.promoted_at
+           THEN 'candidate' ELSE 'retired' END AS state, v.engine, v.card, v.adapter, v.adapter_tree_sha256,
+       v.adapter_sha256, v.base_sha256, v.metrics, v.verdict, v.job_id, v.created_at, v.promoted_at
 FROM expert_version v JOIN expert e ON e.id = v.expert_id
 """
 
 
 def _view(row: Any) -> VersionView:
-    adapter = None if row.adapter is None else Adapter(row.adapter, row.adapter_sha256, row.base_sha256)
+    adapter = (
+        None
+        if row.adapter is None
+        else Adapter(row.adapter, row.adapter_tree_sha256, row.adapter_sha256, row.base_sha256)
+    )
     return VersionView(
         row.id,
         row.name,
@@ -113,9 +118,9 @@ def add_version(
         return int(done)
     number: int = connection.execute(
         text(
-            """INSERT INTO expert_version (expert_id, number, engine, card, adapter, adapter_sha256, base_sha256,
-                                           metrics, verdict, job_id)
-               SELECT :expert, coalesce(max(number), 0) + 1, :engine, CAST(:card AS jsonb), :adapter, :sha256, :base,
+            """INSERT INTO expert_version (expert_id, number, engine, card, adapter, adapter_tree_sha256,
+                                           adapter_sha256, base_sha256, metrics, verdict, job_id)
+               SELECT :expert, coalesce(max(number), 0) + 1, :engine, CAST(:card AS jsonb), :adapter, :tree, :sha256, :base,
                       CAST(:metrics AS jsonb), CAST(:verdict AS jsonb), :job
                FROM expert_version WHERE expert_id = :expert RETURNING number"""
         ),
@@ -124,6 +129,7 @@ def add_version(
             "engine": engine,
             "card": as_json(dict(card)),
             "adapter": adapter and adapter.artefact,
+            "tree": adapter and adapter.tree_sha256,
             "sha256": adapter and adapter.sha256,
             "base": adapter and adapter.base_sha256,
             "metrics": None if metrics is None else as_json(dict(metrics)),
@@ -161,7 +167,8 @@ def rollback(connection: Connection, expert: str) -> VersionView:
     before = connection.execute(
         text(
             "SELECT v.number FROM expert_version v JOIN expert e ON e.id = v.expert_id WHERE e.name = :expert"
-            " AND v.promoted_at IS NOT NULL AND v.id <> e.live_version_id ORDER BY v.promoted_at DESC, v.id DESC LIMIT 1"
+            " AND v.promoted_at IS NOT NULL AND v.id <> e.live_version_id"
+            " ORDER BY v.promoted_at DESC, v.id DESC LIMIT 1"
         ),
         {"expert": expert},
     ).scalar_one_or_none()

@@ -85,3 +85,17 @@ def corrected(connection: Connection) -> list[tuple[str, str]]:
         )
     )
     return [(asked, expert) for asked, expert in rows]
+
+
+def answers(connection: Connection, expert: str) -> list[tuple[str, str]]:
+    """(text, right answer) of every line the expert answered, or should have, of which somebody gave the answer."""
+    rows = connection.execute(
+        text(
+            "SELECT DISTINCT ON (f.run_id, f.idx) q.text, f.correct_answer FROM feedback f"
+            " JOIN query q ON q.run_id = f.run_id AND q.idx = f.idx"
+            " WHERE f.correct_answer IS NOT NULL AND coalesce(f.correct_expert, f.expert) = :expert"
+            " ORDER BY f.run_id, f.idx, f.id DESC"
+        ),
+        {"expert": expert},
+    )
+    return [(asked, answer) for asked, answer in rows]

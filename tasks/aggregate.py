@@ -115,8 +115,20 @@ def outcome(shard: ClaimedShard, query: AnsweredQuery, combiner: Combiner, quali
         model="moe/auto",
         text=combined.text,
         passport=passport,
+        usage=_usage(query),
+        finish_reason=next(
+            (a["finish_reason"] for a in query.answers if a["expert"] == combined.expert and a["finish_reason"]), "stop"
+        ),
     )
     return OutcomeRow(query.idx, line)
+
+
+def _usage(query: AnsweredQuery) -> tuple[int, int]:
+    """Tokens of prompts and of answers, over every expert that counts any."""
+    return (
+        sum(answer["prompt_tokens"] or 0 for answer in query.answers),
+        sum(answer["completion_tokens"] or 0 for answer in query.answers),
+    )
 
 
 def _first_error(query: AnsweredQuery) -> tuple[str, str]:
@@ -167,6 +179,10 @@ def _expert(chosen: Mapping[str, Any], answer: Mapping[str, Any] | None) -> dict
             "answered": answer["answered"],
             "confidence": round(float(answer["confidence"]), 4),
         }
+        if answer["adapter"] is not None:
+            described["adapter"] = answer["adapter"]
+        if answer["completion_tokens"] is not None:
+            described["tokens"] = {"prompt": answer["prompt_tokens"], "completion": answer["completion_tokens"]}
         if answer["error_code"] is not None:
             described["error"] = answer["error_code"]
     return described

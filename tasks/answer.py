@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import structlog
@@ -10,13 +10,14 @@ from celery import Task, shared_task
 from structlog.contextvars import bound_contextvars
 
 from experts.encoders.base import Vectors
-from experts.engines.base import Engine, EngineAnswer, EngineBatch, EngineQuery, EngineSpec, make_engine
+from experts.engines.base import AdapterReference, Engine, EngineAnswer, EngineBatch, EngineQuery, make_engine
 from experts.errors import ExpertsError
 from experts.knowledge import KnowledgeBase
 from storage import chunks
 from storage.chunks import AnswerRow, ChunkQuery, ClaimedChunk
 from storage.errors import ArtefactDamaged
 from storage.hints import CombineHint
+from tasks.bases import engine_spec
 from tasks.isolate import Failed, isolate
 from tasks.models import Resident
 from tasks.work import Work
@@ -24,7 +25,6 @@ from worker import names
 from worker.faults import fault_point
 from worker.heartbeat import Heartbeat
 from worker.logs import describe
-from worker.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -72,14 +72,17 @@ def _answer(work: Work, chunk: ClaimedChunk, heartbeat: Heartbeat) -> bool:
     queries = work.transact(lambda c: chunks.queries(c, chunk))
     try:
         knowledge = _load_knowledge(work, chunk)
-        engine = _engines.get((chunk.engine, _spec(settings)), lambda: make_engine(chunk.engine, _spec(settings)))
+        adapter = _fetch_adapter(work, chunk)
+        spec = engine_spec(settings)
+        engine = _engines.get((chunk.engine, spec), lambda: make_engine(chunk.engine, spec))
     except (ArtefactDamaged, ExpertsError, OSError) as error:
         if not work.is_last_try(chunk.lease):
             raise
         log.error("expert.unavailable", **describe(error))
         rows = [_error(query, "expert_unavailable", f"{chunk.expert}: {error}") for query in queries]
     else:
-        rows = _rows(chunk, engine, knowledge, queries, heartbeat, is_last_try=work.is_last_try(chunk.lease))
+        expert = _Expert(engine, knowledge, adapter)
+        rows = _rows(chunk, expert, queries, heartbeat, is_last_try=work.is_last_try(chunk.lease))
     fault_point("chunk.answered")
     busy_ms = 1000 * (time.perf_counter() - started)
     was_last = work.transact(lambda c: chunks.settle_answers(c, chunk, rows, busy_ms=busy_ms))
@@ -88,8 +91,21 @@ def _answer(work: Work, chunk: ClaimedChunk, heartbeat: Heartbeat) -> bool:
     return was_last
 
 
-def _spec(settings: Settings) -> EngineSpec:
-    return EngineSpec(settings.engine.passages, settings.engine.answer_threshold)
+@dataclass(frozen=True, slots=True)
+class _Expert:
+    """What answers a chunk, loaded."""
+
+    engine: Engine
+    knowledge: KnowledgeBase | None
+    adapter: AdapterReference | None
+
+
+def _fetch_adapter(work: Work, chunk: ClaimedChunk) -> AdapterReference | None:
+    adapter = chunk.adapter
+    if adapter is None:
+        return None
+    folder = work.runtime.store.fetch_tree(adapter.artefact, adapter.tree_sha256)
+    return AdapterReference(str(folder), adapter.sha256, adapter.base_sha256)
 
 
 def _load_knowledge(work: Work, chunk: ClaimedChunk) -> KnowledgeBase | None:
@@ -107,8 +123,7 @@ def _load_knowledge(work: Work, chunk: ClaimedChunk) -> KnowledgeBase | None:
 
 def _rows(
     chunk: ClaimedChunk,
-    engine: Engine,
-    knowledge: KnowledgeBase | None,
+    expert: _Expert,
     queries: Sequence[ChunkQuery],
     heartbeat: Heartbeat,
     *,
@@ -119,7 +134,8 @@ def _rows(
     def answer(part: Sequence[ChunkQuery]) -> list[EngineAnswer]:
         heartbeat.check()
         asked = [EngineQuery(query.text, query.request) for query in part]
-        answers = engine.answer(EngineBatch(chunk.expert, chunk.card, asked, _vectors(part), knowledge))
+        batch = EngineBatch(chunk.expert, chunk.card, asked, _vectors(part), expert.knowledge, expert.adapter)
+        answers = expert.engine.answer(batch)
         if len(answers) != len(part):
             raise ValueError(f"engine {chunk.engine} gave {len(answers)} answers to {len(part)} queries")
         return answers
@@ -143,7 +159,18 @@ def _row(expert: str, query: ChunkQuery, result: EngineAnswer | Failed, ms: floa
     if text is None:
         return _error(query, "bad_output", f"{expert} gave an answer that is not usable text", ms)
     passages = [{"expert": expert, **asdict(passage)} for passage in result.passages]
-    return AnswerRow(query.idx, text, result.answered, float(np.clip(result.confidence, 0, 1)), passages, ms)
+    usage = result.usage
+    return AnswerRow(
+        query.idx,
+        text,
+        result.answered,
+        float(np.clip(result.confidence, 0, 1)),
+        passages,
+        ms,
+        prompt_tokens=None if usage is None else usage.prompt_tokens,
+        completion_tokens=None if usage is None else usage.completion_tokens,
+        finish_reason=result.finish_reason,
+    )
 
 
 def _error(query: ChunkQuery, code: str, message: str, ms: float = 0.0) -> AnswerRow:

@@ -29,7 +29,7 @@ class Refresh:
     def run(self) -> dict[str, Any]:
         """Do it; what was done."""
         job = self._job
-        experts = job.transact(catalogue.experts)
+        experts = [expert for expert in job.transact(catalogue.experts) if not expert.retired]
         if not experts:
             raise CannotTrain("no expert is stored; load a catalogue first")
         vectors = needs_vectors(job.settings.routing.kind)

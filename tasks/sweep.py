@@ -7,8 +7,8 @@ import structlog
 from celery import Task, shared_task
 from sqlalchemy import Connection
 
-from storage import runs, sweeping, windows
-from storage.hints import AnswerHint, FinalizeHint, Hint
+from storage import runs, schedules, sweeping, windows
+from storage.hints import AnswerHint, FinalizeHint, Hint, JobHint
 from storage.sweeping import Patience
 from tasks.watch import limits, watch
 from tasks.work import Work
@@ -41,6 +41,7 @@ def sweep(self: Task) -> None:
     # Marked first: should this process die between, they are sent by a later sweep.
     hints = work.transact(lambda c: sweeping.mark_published(c, hints))
     hints += work.transact(lambda c: windows.fill(c, window=pipeline.window_shards))
+    hints += [JobHint(job_id) for job_id in work.transact(schedules.fire_due)]
     work.runtime.dispatcher.send(hints)
     _look_around(work)
     # Last and on its own: a large one takes a while.

@@ -8,12 +8,14 @@ from celery import Task, shared_task
 from celery.signals import worker_init
 from structlog.contextvars import bound_contextvars
 
-from experts.errors import ExpertsError
+from experts.errors import ExpertsError, Stopped
 from experts.kinds import HASHING
-from storage import jobs
+from storage import job_control, jobs
 from storage.errors import ArtefactDamaged, NotFound, StorageUnavailable
 from storage.jobs import ClaimedJob
 from storage.leases import LeaseLost
+from tasks.expert_measuring import evaluate_expert
+from tasks.expert_training import train_expert
 from tasks.refreshing import Refresh
 from tasks.routers import calibrate_router, evaluate_routers, train_router_version
 from tasks.training_job import TrainingJob
@@ -46,6 +48,8 @@ KINDS: dict[str, Kind] = {
     "train_router": train_router_version,
     "evaluate_routers": evaluate_routers,
     "calibrate_router": calibrate_router,
+    "train_expert": train_expert,
+    "evaluate_expert": evaluate_expert,
 }
 
 
@@ -74,6 +78,9 @@ def _do(work: Work, job: ClaimedJob, kind: Kind, heartbeat: Heartbeat) -> None:
     """Do the job and settle it. An error that another try may mend is told in the job's story and comes out."""
     try:
         result = kind(TrainingJob(work, job, heartbeat))
+    except Stopped:  # as somebody asked
+        asked = work.transact(lambda c: job_control.wanted(c, job.lease.id)) or "pause"
+        work.transact(lambda c: job_control.settle_stopped(c, job, asked))
     except (ExpertsError, ArtefactDamaged, NotFound) as error:  # trying again would not mend any of these
         _fail(work, job, error, error.code, str(error))
     except (LeaseLost, StorageUnavailable):

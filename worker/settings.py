@@ -117,6 +117,56 @@ class Engine(Section):
     )
 
 
+class Base(Section):
+    """The frozen language model that learned experts are adapters of."""
+
+    name: str = Field("bundled", description="`bundled` (a small one, for trying), a local folder, or a hub id")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: as it is stored")
+    device: str = Field("cpu", description="cpu, cuda, cuda:N, or auto (spread over what there is)")
+    load_in_8bit: bool = Field(False, description="hold its weights in 8 bit (needs bitsandbytes and a GPU)")
+    threads: Positive = Field(1, description="processor threads per process")
+
+
+class Serving(Section):
+    """How learned experts generate."""
+
+    max_tokens: Positive = Field(256, description="tokens of an answer, where the request does not say")
+    adapters: Positive = Field(5, description="adapters held in memory; the one unused for longest goes first")
+    adapter_megabytes: Positive | None = Field(
+        None, description="memory for adapters; without it only the number counts"
+    )
+    rows: Positive = Field(64, description="queries generated at once")
+    tokens: Positive = Field(16384, description="tokens of their prompts and answers together")
+    prompt_tokens: Positive = Field(512, description="tokens of prompts that join in one step")
+
+
+class Training(Section):
+    """How experts learn. What is left open goes by the size of the base: see DECISIONS.md."""
+
+    rank: Positive | None = Field(None, description="rank of adapters; default 16, on a base below 100 million 8")
+    alpha: Positive | None = Field(None, description="their scale; default twice the rank")
+    target_modules: list[str] | None = Field(
+        None, description="layers they change; default q, k, v, and o on a small base"
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="default 2e-4, on a small base 1e-2"
+    )
+    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="default 3, on a small base 40")
+    batch_size: Positive = Field(16, description="examples of one step")
+    max_length: Positive = Field(1024, description="tokens of an example; longer ones are left out and reported")
+    patience: Positive = Field(4, description="measurements without progress after which training ends")
+    max_seconds: Seconds | None = Field(None, description="time after which training ends with the best it has")
+    min_examples: Annotated[int, Field(ge=2)] = Field(20, description="examples below which nothing is trained")
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="share of the examples kept for measuring, where no validation file is given"
+    )
+    max_measured: Positive = Field(
+        200, description="examples of other experts a new version is measured on, per expert"
+    )
+    seed: int = Field(0, description="seed of training")
+    folder: Path | None = Field(None, description="where checkpoints lie; default home/training")
+
+
 class Concurrency(Section):
     """Processes per role on one machine."""
 
@@ -161,6 +211,9 @@ class Settings(BaseSettings):
     encoder: Encoder = Encoder()
     routing: Routing = Routing()
     engine: Engine = Engine()
+    base: Base = Base()
+    serving: Serving = Serving()
+    training: Training = Training()
     concurrency: Concurrency = Concurrency()
     flower: Flower = Flower()
 

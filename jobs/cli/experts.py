@@ -9,9 +9,11 @@ import typer
 
 from jobs import catalogue
 from jobs.cli.console import JsonFlag, emit_json, note, printable, say, table
+from jobs.cli.learning import register
 from jobs.cli.retrieval import bench_retrieval
 from jobs.cli.session import runtime
 from jobs.cli.standing import experts_status
+from jobs.training_jobs import wait_for_job
 from storage import catalogue as stored
 from storage import rates
 from storage.database import transact
@@ -21,6 +23,7 @@ docs_app = typer.Typer(no_args_is_help=True, help="The documents of an expert's 
 app.add_typer(docs_app, name="docs")
 app.command("status")(experts_status)
 app.command("bench-retrieval")(bench_retrieval)
+register(app)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An expert.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait until the change serves.")]
@@ -155,7 +158,7 @@ def _bring_in_line(no_wait: bool, quiet: bool) -> dict[str, Any]:
     job_id = catalogue.refresh(client)
     if no_wait:
         return {"job": job_id}
-    job = catalogue.wait_for_job(client, job_id, on_event=(lambda message: None) if quiet else note)
+    job = wait_for_job(client, job_id, on_event=(lambda message: None) if quiet else note)
     if not quiet:
         say(f"router {(job.result or {}).get('router_version')} serves")
     return {"job": job_id, **(job.result or {})}

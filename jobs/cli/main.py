@@ -8,7 +8,7 @@ import typer
 
 from jobs import ask as asking
 from jobs import demo as demonstration
-from jobs.cli import batch, experts, judging, router, stack
+from jobs.cli import batch, experts, jobs, judging, router, schedule, stack
 from jobs.cli.console import JsonFlag, emit_json, printable, say, table
 from jobs.cli.errors import FAILED, report
 from jobs.cli.explaining import show_reply
@@ -26,6 +26,8 @@ config_app = typer.Typer(no_args_is_help=True, help="The settings.")
 app.add_typer(batch.app, name="batch")
 app.add_typer(experts.app, name="experts")
 app.add_typer(router.app, name="router")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(schedule.app, name="schedule")
 app.add_typer(judging.gaps_app, name="gaps")
 app.add_typer(config_app, name="config")
 app.add_typer(stack.database_app, name="db")

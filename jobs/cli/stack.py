@@ -13,6 +13,7 @@ from jobs.cli.console import JsonFlag, emit_json, note, say, table, working
 from jobs.cli.errors import BAD_INPUT, stop
 from jobs.cli.session import runtime, settings
 from jobs.health import health, wait_for_workers
+from jobs.training_jobs import wait_for_job
 from storage import catalogue as stored
 from storage import migrate, versions
 from storage.database import connect, transact
@@ -78,7 +79,7 @@ def load_if_empty(config: Settings) -> None:
         return
     names, _ = catalogue.load(client, catalogue.SHIPPED)
     note(f"loading the shipped experts: {', '.join(names)}")
-    catalogue.wait_for_job(client, catalogue.refresh(client), on_event=note)
+    wait_for_job(client, catalogue.refresh(client), on_event=note)
 
 
 def show_flower(noted: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ class ExpertVersion(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("expert_id", "number"),
         CheckConstraint(
-            "(adapter IS NULL) = (adapter_sha256 IS NULL) AND (adapter IS NULL) = (base_sha256 IS NULL)",
+            "num_nulls(adapter, adapter_tree_sha256, adapter_sha256, base_sha256) IN (0, 4)",
             name="adapter_has_its_hashes",
         ),
     )
@@ -71,8 +71,9 @@ class ExpertVersion(SQLModel, table=True):
     number: int = Field(sa_type=Integer)
     engine: str
     card: dict[str, Any] = Field(sa_type=JSONB)
-    # The artefact of the LoRA adapter and its hash, and the hash of the base it belongs to.
+    # The artefact of the LoRA adapter and the hash of its files; the hash of its numbers, and of its base's.
     adapter: str | None = None
+    adapter_tree_sha256: str | None = None
     adapter_sha256: str | None = None
     base_sha256: str | None = None
     metrics: dict[str, Any] | None = Field(default=None, sa_type=JSONB)

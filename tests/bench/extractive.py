@@ -25,6 +25,7 @@ from jobs import ask, catalogue
 from jobs.demo import expectations
 from jobs.follow import wait_until_ended
 from jobs.submit import BatchOptions, submit_batch
+from jobs.training_jobs import wait_for_job
 from storage import catalogue as stored
 from storage import versions
 from storage.database import transact
@@ -83,7 +84,7 @@ def main() -> None:
         made.start("control", "router", "expert", "training", "beat")
         made.ready(client, 4)
         catalogue.load(client, catalogue.SHIPPED)
-        catalogue.wait_for_job(client, catalogue.refresh(client))
+        wait_for_job(client, catalogue.refresh(client))
         os.killpg(made.processes["training"].pid, 9)
         made.processes.pop("training").wait()
         path = made.home / "batch.jsonl"

@@ -153,6 +153,7 @@ def upgrade() -> None:
     sa.Column('engine', sa.String(), nullable=False),
     sa.Column('card', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
     sa.Column('adapter', sa.String(), nullable=True),
+    sa.Column('adapter_tree_sha256', sa.String(), nullable=True),
     sa.Column('adapter_sha256', sa.String(), nullable=True),
     sa.Column('base_sha256', sa.String(), nullable=True),
     sa.Column('metrics', postgresql.JSONB(astext_type=sa.Text()), nullable=True),
@@ -160,7 +161,7 @@ def upgrade() -> None:
     sa.Column('job_id', sa.BigInteger(), nullable=True),
     sa.Column('promoted_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
-    sa.CheckConstraint('(adapter IS NULL) = (adapter_sha256 IS NULL) AND (adapter IS NULL) = (base_sha256 IS NULL)', name='adapter_has_its_hashes'),
+    sa.CheckConstraint('num_nulls(adapter, adapter_tree_sha256, adapter_sha256, base_sha256) IN (0, 4)', name='adapter_has_its_hashes'),
     sa.ForeignKeyConstraint(['expert_id'], ['expert.id'], ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id'),
     sa.UniqueConstraint('expert_id', 'number')

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from experts.errors import BadCatalogue, BadDocument
-from jobs import catalogue
+from jobs import catalogue, training_jobs
 from jobs.errors import BadInput, Failed
 from storage import jobs
 from storage.database import transact
@@ -184,7 +184,7 @@ def test_a_job_that_ended_is_returned_with_its_story(bare_client: Runtime) -> No
     transact(bare_client.engine, lambda c: jobs.report(c, job_id, "two"))
     transact(bare_client.engine, lambda c: jobs.succeed(c, claimed, {"router_version": 3}))
     heard: list[str] = []
-    job = catalogue.wait_for_job(bare_client, job_id, on_event=heard.append, timeout_s=0)
+    job = training_jobs.wait_for_job(bare_client, job_id, on_event=heard.append, timeout_s=0)
     assert (job.state, job.result, heard) == ("succeeded", {"router_version": 3}, ["one", "two"])
 
 
@@ -193,16 +193,16 @@ def test_a_job_that_failed_is_told(bare_client: Runtime) -> None:
     claimed = claim(bare_client, job_id)
     transact(bare_client.engine, lambda c: jobs.fail(c, claimed, "bad_catalogue", "There is nothing to train."))
     with pytest.raises(Failed, match=rf"^job {job_id} failed \(bad_catalogue\): There is nothing to train\.$"):
-        catalogue.wait_for_job(bare_client, job_id)
+        training_jobs.wait_for_job(bare_client, job_id)
 
 
 def test_a_job_nobody_does_is_told(bare_client: Runtime) -> None:
     job_id = catalogue.refresh(bare_client)
     complaint = rf"^job {job_id} did not end within 0 s; it is queued\. Does a training worker run\?$"
     with pytest.raises(Failed, match=complaint):
-        catalogue.wait_for_job(bare_client, job_id, timeout_s=0)
+        training_jobs.wait_for_job(bare_client, job_id, timeout_s=0)
 
 
 def test_an_unknown_job_is_told(bare_client: Runtime) -> None:
     with pytest.raises(NotFound, match=r"^no job '12345'$"):
-        catalogue.wait_for_job(bare_client, 12345)
+        training_jobs.wait_for_job(bare_client, 12345)

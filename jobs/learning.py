@@ -1,0 +1,217 @@
+"""Experts that learn: asking for their training and measuring, and choosing among their versions."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experts.adapters.data import Example, check_enough, read_examples
+from experts.adapters.rows import BadRow
+from sqlalchemy import Connection
+
+from experts.adapters.stored import to_line
+from experts.cards import NAME, Card
+from experts.kinds import ENGINES, check
+from jobs.errors import BadInput
+from storage import catalogue, expert_versions, jobs
+from storage.database import transact
+from storage.errors import NotAllowed
+from storage.expert_versions import VersionView
+from storage.hints import JobHint
+from worker.runtime import Runtime
+
+_GENERATIVE = "transformers"
+# Prompts of the training data that become exemplars of a new expert, so that the router knows it.
+_EXEMPLARS = 200
+_MAX_EXEMPLAR_CHARS = 2000
+_VERSION = re.compile(r"(?P<name>[^@]+)(?:@(?P<number>[1-9][0-9]{0,8}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Examples a person gave: where they were stored, and what was wrong with rows that are none."""
+
+    place: str
+    examples: list[Example]
+    bad: list[BadRow]
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A new expert. ``exemplars`` are queries that belong to it; without them its training prompts serve."""
+
+    name: str
+    domain: str
+    data: str
+    validation: str | None = None
+    description: str | None = None
+    exemplars: Sequence[str] = ()
+    keywords: Sequence[str] = ()
+    parent: str | None = None
+    engine: str = _GENERATIVE
+    rank: int | None = None
+    complex_domain: bool = False
+
+
+def create(runtime: Runtime, new: Creation) -> tuple[int, Given]:
+    """Queue the making of an expert: the job's number, and what was read. Raises BadInput, NotAllowed.
+
+    Nothing of the expert is stored before its adapter is trained and measured.
+    """
+    if not NAME.fullmatch(new.name):
+        raise BadInput(
+            f"{new.name!r} is no name of an expert: lower-case letters, digits and _, at most 50, a letter first"
+        )
+    check("engine", ENGINES, new.engine)
+    if new.name in transact(runtime.engine, catalogue.names):
+        raise NotAllowed(f"{new.name} is there already; `moe experts train {new.name}` makes its next version")
+    data, validation = _given(runtime, new.data, new.validation)
+    card = Card(
+        name=new.name,
+        title=new.domain.strip().capitalize(),
+        description=new.description or f"Learned answers about {new.domain}.",
+        parent=new.parent,
+        keywords=list(new.keywords),
+    )
+    params = {
+        "mode": "create",
+        "card": card.model_dump(mode="json", exclude={"name", "engine"}) | {"adapter": True},
+        "engine": new.engine,
+        "exemplars": list(new.exemplars) or exemplars_of(data.examples),
+        **_training(new.name, data, validation, new.rank, new.complex_domain),
+    }
+    return _queue(runtime, "train_expert", params, new.name), data
+
+
+def train(
+    runtime: Runtime,
+    name: str,
+    data: str,
+    *,
+    validation: str | None = None,
+    rank: int | None = None,
+    complex_domain: bool = False,
+) -> tuple[int, Given]:
+    """Queue the training of an expert's next version on new examples. Raises BadInput, NotFound, NotAllowed."""
+    transact(runtime.engine, lambda c: catalogue.expert(c, name))
+    given, held_out = _given(runtime, data, validation)
+    params = {"mode": "train", **_training(name, given, held_out, rank, complex_domain)}
+    return _queue(runtime, "train_expert", params, name), given
+
+
+def retrain(runtime: Runtime, name: str, *, rank: int | None = None) -> int:
+    """Queue a training on what the expert learned from before and what people corrected since."""
+    has_learned(runtime, name)
+    return _queue(runtime, "train_expert", {"mode": "retrain", "expert": name, "rank": rank}, name)
+
+
+def evaluate(runtime: Runtime, which: str, *, data: str | None = None) -> int:
+    """Queue the measuring of ``name`` or ``name@version`` against the base. Raises BadInput, NotFound."""
+    name, number = named(which)
+    transact(runtime.engine, lambda c: expert_versions.version(c, name, number))
+    place = None if data is None else _read(runtime, data, minimum=1).place
+    params = {"expert": name, "version": number, "data": place}
+    job_id = transact(runtime.engine, lambda c: jobs.add(c, "evaluate_expert", params))
+    runtime.dispatcher.send([JobHint(job_id)])
+    return job_id
+
+
+def named(which: str) -> tuple[str, int | None]:
+    """``finance@3`` as name and version; without a version the live one is meant. Raises BadInput."""
+    found = _VERSION.fullmatch(which)
+    if found is None:
+        raise BadInput(f"{which!r} names no version; write it as finance@3, or finance for the live one")
+    return found["name"], None if found["number"] is None else int(found["number"])
+
+
+def versions(runtime: Runtime, name: str) -> list[VersionView]:
+    """Every version of the expert, the newest first. Raises NotFound."""
+    return transact(runtime.engine, lambda c: expert_versions.versions(c, name))
+
+
+def promote(runtime: Runtime, name: str, number: int) -> tuple[VersionView, int | None]:
+    """Make a version live; it, and the job that teaches the router the expert where it did not know it."""
+
+    def move(connection: Connection) -> tuple[VersionView, int | None]:
+        view = expert_versions.promote(connection, name, number)
+        served = catalogue.expert(connection, name).serving
+        return view, None if served else jobs.add(connection, "refresh")
+
+    return _with_hint(runtime, transact(runtime.engine, move))
+
+
+def rollback(runtime: Runtime, name: str) -> VersionView:
+    """Make the version live that was so before. Raises NotFound, NotAllowed."""
+    return transact(runtime.engine, lambda c: expert_versions.rollback(c, name))
+
+
+def retire(runtime: Runtime, name: str) -> int | None:
+    """Take an expert out of service; the job after which no query goes to it. None where it was retired already."""
+
+    def move(connection: Connection) -> tuple[None, int | None]:
+        others = [e.name for e in catalogue.experts(connection) if not e.retired and e.name != name]
+        if not others:
+            raise NotAllowed(f"{name} is the last expert; queries must go somewhere")
+        return None, jobs.add(connection, "refresh") if expert_versions.retire(connection, name) else None
+
+    return _with_hint(runtime, transact(runtime.engine, move))[1]
+
+
+def exemplars_of(examples: Sequence[Example]) -> list[str]:
+    """Questions of the examples as exemplars, spread evenly over the file."""
+    texts = list(dict.fromkeys(example.prompt[-1].content.strip()[:_MAX_EXEMPLAR_CHARS] for example in examples))
+    texts = [text for text in texts if text]
+    step = max(1, len(texts) / _EXEMPLARS)
+    return [texts[int(place * step)] for place in range(min(len(texts), _EXEMPLARS))]
+
+
+def _given(runtime: Runtime, data: str, validation: str | None) -> tuple[Given, Given | None]:
+    least = runtime.settings.training.min_examples
+    return _read(runtime, data, minimum=least), None if validation is None else _read(runtime, validation, minimum=10)
+
+
+def _read(runtime: Runtime, path: str, *, minimum: int) -> Given:
+    """Check a file of examples and put what is good where workers can read it. Raises BadInput, CannotTrain."""
+    if not Path(path).is_file():
+        raise BadInput(f"{path}: no such file")
+    found = read_examples(Path(path))
+    if not found.examples and found.bad:
+        raise BadInput(f"{path}, line {found.bad[0].line}: the row {found.bad[0].reason}")
+    check_enough(found.examples, minimum)
+    lines = [to_line(example) for example in found.examples]
+    place = f"training/given/{hashlib.sha256(b''.join(lines)).hexdigest()[:32]}.jsonl"
+    runtime.store.put_file(place, lines)
+    return Given(place, found.examples, found.bad, found.duplicates)
+
+
+def _training(
+    name: str, data: Given, validation: Given | None, rank: int | None, complex_domain: bool
+) -> dict[str, Any]:
+    return {
+        "expert": name,
+        "data": data.place,
+        "validation": None if validation is None else validation.place,
+        "rank": rank,
+        "complex": complex_domain,
+    }
+
+
+def has_learned(runtime: Runtime, name: str) -> None:
+    """Raise NotAllowed unless some version of the expert has an adapter, and NotFound unless the expert is there."""
+    if not any(view.adapter for view in versions(runtime, name)):
+        raise NotAllowed(f"{name} has learned nothing yet; `moe experts train {name} --data FILE` begins")
+
+
+def _queue(runtime: Runtime, kind: str, params: dict[str, Any], expert: str) -> int:
+    job_id = transact(runtime.engine, lambda c: jobs.add(c, kind, params, subject=f"expert:{expert}"))
+    runtime.dispatcher.send([JobHint(job_id)])
+    return job_id
+
+
+def _with_hint(runtime: Runtime, found: tuple[Any, int | None]) -> tuple[Any, int | None]:
+    if found[1] is not None:
+        runtime.dispatcher.send([JobHint(found[1])])
+    return found

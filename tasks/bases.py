@@ -1,0 +1,64 @@
+"""The base model and what hangs on it, as training and answering use them."""
+
+from dataclasses import replace
+
+from experts.adapters.spec import LoraSpec, for_complex_domain, suggested
+from experts.language.base import Base, BaseSpec, load_base
+
+from experts.engines.base import EngineSpec, GenerativeSpec
+from tasks.models import Resident
+from worker.settings import Settings
+
+_bases: Resident[Base] = Resident(1)
+
+
+def base(settings: Settings) -> Base:
+    """The process's base, loaded at its first use. Raises ModelUnusable."""
+    chosen = settings.base
+    spec = BaseSpec(chosen.name, chosen.dtype, chosen.device, chosen.load_in_8bit, chosen.threads)
+    return _bases.get(spec, lambda: load_base(spec))
+
+
+def lora_spec(settings: Settings, base: Base, *, rank: int | None = None, complex_domain: bool = False) -> LoraSpec:
+    """How an adapter on this base is trained. Raises CannotTrain for settings that make no sense."""
+    training = settings.training
+    spec = suggested(base.num_parameters)
+    wanted = {
+        "rank": rank or training.rank,
+        "alpha": training.alpha or (2 * (rank or training.rank) if rank or training.rank else None),
+        "target_modules": None if training.target_modules is None else tuple(training.target_modules),
+        "learning_rate": training.learning_rate,
+        "epochs": training.epochs,
+        "max_seconds": training.max_seconds,
+    }
+    spec = replace(
+        spec,
+        batch_size=training.batch_size,
+        max_length=training.max_length,
+        patience=training.patience,
+        seed=training.seed,
+        **{name: value for name, value in wanted.items() if value is not None},
+    )
+    return for_complex_domain(spec) if complex_domain else spec
+
+
+def engine_spec(settings: Settings) -> EngineSpec:
+    """What every engine is told of the settings."""
+    base, serving = settings.base, settings.serving
+    return EngineSpec(
+        settings.engine.passages,
+        settings.engine.answer_threshold,
+        GenerativeSpec(
+            base.name,
+            base.dtype,
+            base.device,
+            base.load_in_8bit,
+            base.threads,
+            max_tokens=serving.max_tokens,
+            adapters=serving.adapters,
+            adapter_bytes=None if serving.adapter_megabytes is None else serving.adapter_megabytes * 2**20,
+            rows=serving.rows,
+            tokens=serving.tokens,
+            prompt_tokens=serving.prompt_tokens,
+        ),
+    )
