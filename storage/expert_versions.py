@@ -120,8 +120,8 @@ def add_version(
         text(
             """INSERT INTO expert_version (expert_id, number, engine, card, adapter, adapter_tree_sha256,
                                            adapter_sha256, base_sha256, metrics, verdict, job_id)
-               SELECT :expert, coalesce(max(number), 0) + 1, :engine, CAST(:card AS jsonb), :adapter, :tree, :sha256, :base,
-                      CAST(:metrics AS jsonb), CAST(:verdict AS jsonb), :job
+               SELECT :expert, coalesce(max(number), 0) + 1, :engine, CAST(:card AS jsonb), :adapter, :tree, :sha256,
+                      :base, CAST(:metrics AS jsonb), CAST(:verdict AS jsonb), :job
                FROM expert_version WHERE expert_id = :expert RETURNING number"""
         ),
         {

@@ -187,12 +187,11 @@ def _told_and_waited(job: int, given: Given | None, *, wait: bool, as_json: bool
         emit_json({"job": job, **told, **found})
         return
     _show_figures({**found["metrics"], "expert": found["expert"], "version": found["version"]})
+    version = f"{found['expert']}@{found['version']}"
     if found["promoted"]:
-        say(f"{found['expert']}@{found['version']} is live")
+        say(f"{version} is live")
     else:
-        say(
-            f"[yellow]{found['expert']}@{found['version']} stays a candidate:[/] {printable('; '.join(found['reasons']))}"
-        )
+        say(f"[yellow]{version} stays a candidate:[/] {printable('; '.join(found['reasons']))}")
 
 
 def _told(given: Given, *, as_json: bool) -> dict[str, Any]:

@@ -102,9 +102,8 @@ def _show(view: ScheduleView, *, as_json: bool) -> None:
     elif view.paused_at:
         say(f"{view.name} is paused")
     else:
-        say(
-            f"{view.name}: {view.kind} {view.subject or ''} every {_every(view.every_s)}, next {view.next_at:%Y-%m-%d %H:%M}"
-        )
+        what = f"{view.kind} {view.subject or ''}".strip()
+        say(f"{view.name}: {what} every {_every(view.every_s)}, next {view.next_at:%Y-%m-%d %H:%M}")
 
 
 def _every(seconds: float) -> str:
