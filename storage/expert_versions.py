@@ -146,15 +146,8 @@ def promote(connection: Connection, expert: str, number: int) -> VersionView:
     Chunks that were cut before go on with the version they were cut for.
     """
     _locked(connection, expert)
-    view = version(connection, expert, number)
-    connection.execute(
-        text("UPDATE expert SET live_version_id = :version, retired_at = NULL WHERE name = :expert"),
-        {"version": view.id, "expert": expert},
-    )
-    connection.execute(
-        text("UPDATE expert_version SET promoted_at = clock_timestamp() WHERE id = :version"), {"version": view.id}
-    )
-    return version(connection, expert, number)
+    connection.execute(text("UPDATE expert SET retired_at = NULL WHERE name = :expert"), {"expert": expert})
+    return _live(connection, version(connection, expert, number))
 
 
 def rollback(connection: Connection, expert: str) -> VersionView:
@@ -174,9 +167,20 @@ def rollback(connection: Connection, expert: str) -> VersionView:
     ).scalar_one_or_none()
     if before is None:
         raise NotAllowed(f"no version of {expert} was live before version {present.number}")
-    found = promote(connection, expert, before)
+    found = _live(connection, version(connection, expert, before))
     connection.execute(text("UPDATE expert_version SET promoted_at = NULL WHERE id = :id"), {"id": present.id})
     return found
+
+
+def _live(connection: Connection, view: VersionView) -> VersionView:
+    connection.execute(
+        text("UPDATE expert SET live_version_id = :version WHERE name = :expert"),
+        {"version": view.id, "expert": view.expert},
+    )
+    connection.execute(
+        text("UPDATE expert_version SET promoted_at = clock_timestamp() WHERE id = :version"), {"version": view.id}
+    )
+    return version(connection, view.expert, view.number)
 
 
 def retire(connection: Connection, expert: str) -> bool:

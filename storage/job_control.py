@@ -8,7 +8,7 @@ from typing import Literal
 from sqlalchemy import Connection, text
 
 from storage import jobs
-from storage.errors import NotAllowed
+from storage.errors import NotAllowed, NotFound
 from storage.jobs import ClaimedJob, JobView
 from storage.leases import settle
 from storage.states import JobState
@@ -16,10 +16,6 @@ from storage.states import JobState
 Wanted = Literal["cancel", "pause"]
 
 _BECOMES: dict[Wanted, JobState] = {"cancel": JobState.CANCELLED, "pause": JobState.PAUSED}
-_MAY = {
-    "cancel": (JobState.QUEUED, JobState.PAUSED),
-    "pause": (JobState.QUEUED,),
-}
 
 
 def stop(connection: Connection, job_id: int, wanted: Wanted) -> JobView:
@@ -27,46 +23,50 @@ def stop(connection: Connection, job_id: int, wanted: Wanted) -> JobView:
 
     Asked twice nothing more happens; who asks to cancel what was asked to pause gets it cancelled.
     """
-    view = jobs.view(connection, job_id)
-    states = ", ".join(f"'{state}'" for state in _MAY[wanted])
-    moved = connection.execute(
-        text(
-            f"UPDATE job SET state = :state, wanted = NULL, finished_at = CASE WHEN :state = 'cancelled'"
-            f" THEN clock_timestamp() END WHERE id = :id AND state IN ({states})"
-        ),
-        {"id": job_id, "state": _BECOMES[wanted]},
-    ).rowcount
-    if not moved:
-        moved = connection.execute(
+    state, asked = _locked(connection, job_id)
+    wanted = "cancel" if asked == "cancel" else wanted  # also where its worker gave it back before it looked
+    if state == JobState.RUNNING:
+        connection.execute(text("UPDATE job SET wanted = :wanted WHERE id = :id"), {"id": job_id, "wanted": wanted})
+    elif state == JobState.QUEUED or (state, wanted) == (JobState.PAUSED, "cancel"):
+        connection.execute(
             text(
-                "UPDATE job SET wanted = :wanted WHERE id = :id AND state = 'running'"
-                " AND wanted IS DISTINCT FROM 'cancel'"
+                "UPDATE job SET state = :state, wanted = NULL,"
+                " finished_at = CASE WHEN CAST(:state AS varchar) = 'cancelled' THEN clock_timestamp() END"
+                " WHERE id = :id"
             ),
-            {"id": job_id, "wanted": wanted},
-        ).rowcount
-    now = jobs.view(connection, job_id)
-    if not moved and now.state != _BECOMES[wanted] and now.wanted is None:
-        raise NotAllowed(f"job {job_id} is {view.state}; only open jobs can be stopped")
-    return now
+            {"id": job_id, "state": _BECOMES[wanted]},
+        )
+    elif state != _BECOMES[wanted]:
+        raise NotAllowed(f"job {job_id} is {state}; only open jobs can be stopped")
+    return jobs.view(connection, job_id)
 
 
 def resume(connection: Connection, job_id: int) -> JobView:
     """Let a paused job go on, or take back a pause that was asked for. Raises NotFound, NotAllowed."""
-    jobs.view(connection, job_id)
-    moved = connection.execute(
-        text(
-            "UPDATE job SET state = 'queued', attempts = 0, published_at = clock_timestamp(),"
-            " not_before = clock_timestamp() WHERE id = :id AND state = 'paused'"
-        ),
-        {"id": job_id},
-    ).rowcount
-    taken_back = connection.execute(
-        text("UPDATE job SET wanted = NULL WHERE id = :id AND state = 'running' AND wanted = 'pause'"), {"id": job_id}
-    ).rowcount
-    now = jobs.view(connection, job_id)
-    if not moved and not taken_back and now.state != JobState.QUEUED:
-        raise NotAllowed(f"job {job_id} is {now.state}; only paused jobs can be resumed")
-    return now
+    state, asked = _locked(connection, job_id)
+    if state == JobState.PAUSED:
+        connection.execute(
+            text(
+                "UPDATE job SET state = 'queued', attempts = 0, published_at = clock_timestamp(),"
+                " not_before = clock_timestamp() WHERE id = :id"
+            ),
+            {"id": job_id},
+        )
+    elif asked == "pause":
+        connection.execute(text("UPDATE job SET wanted = NULL WHERE id = :id"), {"id": job_id})
+    elif state != JobState.QUEUED:
+        raise NotAllowed(f"job {job_id} is {state}; only paused jobs can be resumed")
+    return jobs.view(connection, job_id)
+
+
+def _locked(connection: Connection, job_id: int) -> tuple[JobState, Wanted | None]:
+    """The job's state and what was asked of it, both of which stay so until we commit."""
+    row = connection.execute(
+        text("SELECT state, wanted FROM job WHERE id = :id FOR UPDATE"), {"id": job_id}
+    ).one_or_none()
+    if row is None:
+        raise NotFound("job", str(job_id))
+    return JobState(row.state), row.wanted
 
 
 def wanted(connection: Connection, job_id: int) -> Wanted | None:
@@ -78,6 +78,19 @@ def wanted(connection: Connection, job_id: int) -> Wanted | None:
 
 
 def settle_stopped(connection: Connection, job: ClaimedJob, asked: Wanted) -> None:
-    """The worker has stopped: end or pause the job. Raises LeaseLost."""
+    """The worker has stopped for what it saw was ``asked``: end or pause the job. Raises LeaseLost.
+
+    What is wanted by now counts: it may have become a cancel since, or a pause that was taken back, with which the job
+    is due again at once.
+    """
+    row = connection.execute(
+        text("SELECT wanted FROM job WHERE id = :id AND epoch = :epoch AND state = 'running' FOR UPDATE"),
+        {"id": job.lease.id, "epoch": job.lease.epoch},
+    ).one_or_none()
+    if row is not None and row.wanted is None and asked == "pause":
+        settle(connection, job.lease, JobState.QUEUED, attempts=0, published_at=None)
+        return
+    if row is not None and row.wanted == "cancel":
+        asked = "cancel"
     if settle(connection, job.lease, _BECOMES[asked], wanted=None) and asked == "cancel":
         connection.execute(text("UPDATE job SET finished_at = clock_timestamp() WHERE id = :id"), {"id": job.lease.id})

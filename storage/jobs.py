@@ -101,13 +101,13 @@ def claim(connection: Connection, job_id: int, *, owner: str, ttl_s: float, max_
 
 def succeed(connection: Connection, job: ClaimedJob, result: Mapping[str, Any]) -> None:
     """End the job well. Raises LeaseLost."""
-    if settle(connection, job.lease, JobState.SUCCEEDED, result=as_json(dict(result))):
+    if settle(connection, job.lease, JobState.SUCCEEDED, wanted=None, result=as_json(dict(result))):
         _finished(connection, job.lease.id)
 
 
 def fail(connection: Connection, job: ClaimedJob, code: str, message: str) -> None:
     """End the job with an error that trying again would not mend. Raises LeaseLost."""
-    if settle(connection, job.lease, JobState.FAILED, error_code=code, error_message=message):
+    if settle(connection, job.lease, JobState.FAILED, wanted=None, error_code=code, error_message=message):
         _finished(connection, job.lease.id)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, text
 from storage import jobs
 from storage.copying import as_json
 from storage.errors import NotAllowed, NotFound
+from storage.states import JOB_OPEN, in_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,8 @@ def _fire(connection: Connection, row: Row[Any]) -> int | None:
     job_id = None
     if gathered < row.min_feedback:
         said = f"passed over: {gathered} of {row.min_feedback} new pieces of feedback"
+    elif row.subject is None and (state := _open(connection, row.last_job_id)) is not None:
+        said = f"passed over: its last job {row.last_job_id} is still {state}"
     else:
         try:
             with connection.begin_nested():
@@ -144,6 +147,13 @@ def _fire(connection: Connection, row: Row[Any]) -> int | None:
             said = f"passed over: {busy}"
     _said(connection, row, job_id, said)
     return job_id
+
+
+def _open(connection: Connection, job_id: int | None) -> str | None:
+    state: str | None = connection.execute(
+        text(f"SELECT state FROM job WHERE id = :id AND state IN ({in_list(JOB_OPEN)})"), {"id": job_id}
+    ).scalar_one_or_none()
+    return state
 
 
 def _said(connection: Connection, row: Row[Any], job_id: int | None, said: str | None) -> None:

@@ -107,7 +107,8 @@ def _recover_job(connection: Connection, job: Row[Any], patience: Patience) -> N
         connection.execute(
             text(
                 "UPDATE job SET state = :state, wanted = NULL, lease_until = NULL, owner = NULL,"
-                " finished_at = CASE WHEN :state = 'cancelled' THEN clock_timestamp() END WHERE id = :id"
+                " finished_at = CASE WHEN CAST(:state AS varchar) = 'cancelled' THEN clock_timestamp() END"
+                " WHERE id = :id"
             ),
             {"id": job.id, "state": state},
         )

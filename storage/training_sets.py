@@ -35,7 +35,8 @@ def add(connection: Connection, expert_id: int, new: NewSet, *, job_id: int | No
     connection.execute(
         text(
             """INSERT INTO training_set (expert_id, purpose, artefact, sha256, n_examples, job_id)
-               SELECT :expert, :purpose, :artefact, :sha256, :n, :job WHERE NOT EXISTS (
+               SELECT :expert, CAST(:purpose AS varchar), :artefact, CAST(:sha256 AS varchar), :n, :job
+               WHERE NOT EXISTS (
                    SELECT 1 FROM (SELECT sha256 FROM training_set WHERE expert_id = :expert AND purpose = :purpose
                                   ORDER BY id DESC LIMIT 1) last WHERE last.sha256 = :sha256)"""
         ),
