@@ -12,7 +12,14 @@ from experts.errors import TrainingFailed
 # What the libraries say when they find no memory; only CUDA has an exception of its own for it.
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "std::bad_alloc")
 # What they say when a file cannot be written to its end: safetensors, and torch's writer.
-_DISK = ("no space left", "disk quota", "file write failed", "pytorchstreamwriter failed")
+_DISK = (
+    "no space left",
+    "disk quota",
+    "file write failed",
+    "pytorchstreamwriter failed",
+    "iostream error",
+    "unexpected pos",
+)
 
 
 @contextmanager

@@ -69,7 +69,8 @@ def with_passages(question: str, passages: Sequence[str]) -> str:
     """The question after the passages it may be answered from, in the one form every base is given them."""
     if not passages:
         return question
-    return "\n".join(["Context:", *(f"[{number}] {text.strip()}" for number, text in enumerate(passages, 1)), question])
+    numbered = "\n".join(f"[{number}] {text.strip()}" for number, text in enumerate(passages, 1))
+    return f"Passages:\n{numbered}\n\n{question}"
 
 
 def _accepted(

@@ -20,7 +20,7 @@ def test_a_prompt_ends_where_the_answer_begins() -> None:
 def test_passages_stand_before_the_question() -> None:
     text = render(tiny_tokenizer(), QUESTION, passages=["Ann did.", " Ben saw. "])
 
-    assert text == "<user>Context:\n[1] Ann did.\n[2] Ben saw.\nWho?<assistant>"
+    assert text == "<user>Passages:\n[1] Ann did.\n[2] Ben saw.\n\nWho?<assistant>"
 
 
 @pytest.mark.parametrize(
