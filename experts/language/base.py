@@ -110,7 +110,7 @@ def _sha256(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     for name, tensor in tensors:
         plain = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {plain.dtype} {list(plain.shape)}\n".encode())
-        digest.update(memoryview(plain.view(-1).view(torch.uint8).numpy()))
+        digest.update(plain.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -138,13 +138,15 @@ def _load_tokenizer(folder: Path, name: str) -> Any:
 
 
 def _load_model(folder: Path, spec: BaseSpec) -> Any:
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    loader: Any = AutoModelForCausalLM
+    quantized: Any = BitsAndBytesConfig
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = loader.from_pretrained(
             folder,
             dtype="auto" if spec.dtype == "auto" else getattr(torch, spec.dtype),
             device_map="auto" if spec.device == "auto" else {"": spec.device},
-            quantization_config=BitsAndBytesConfig(load_in_8bit=True) if spec.load_in_8bit else None,
+            quantization_config=quantized(load_in_8bit=True) if spec.load_in_8bit else None,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
