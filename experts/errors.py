@@ -38,3 +38,15 @@ class CannotTrain(ExpertsError):
     """The data is not enough to train on."""
 
     code = "cannot_train"
+
+
+class TrainingFailed(ExpertsError):
+    """A training that had begun cannot go on: no memory, no space on the disk, numbers that are no numbers."""
+
+    code = "training_failed"
+
+
+class Stopped(ExpertsError):
+    """A training was asked to stop, and did, with a checkpoint from which it can go on."""
+
+    code = "stopped"

@@ -45,6 +45,7 @@ def tiny_model(*, seed: int = 0, dtype: torch.dtype = torch.float32) -> MistralF
         max_position_embeddings=512,
         sliding_window=None,
         tie_word_embeddings=True,
+        initializer_range=0.3,  # so that an adapter can move the answers of weights nobody trained
         pad_token_id=0,
         bos_token_id=None,
         eos_token_id=1,

@@ -74,12 +74,12 @@ def weights_sha256(model: Any) -> str:
     Hashed are the parameters and the buffers that are stored with a model, in the order of their names: name, dtype,
     shape, bytes. A weight with two names (tied embeddings) counts once, under the first.
     """
-    return _sha256((name, tensor) for name, tensor in sorted(_own_weights(model).items()))
+    return tensors_sha256((name, tensor) for name, tensor in sorted(_own_weights(model).items()))
 
 
 def stored_sha256(files: Iterable[Path]) -> str:
     """What ``weights_sha256`` gives for a model that is held as these safetensors files store it."""
-    return _sha256(_stored(files))
+    return tensors_sha256(_stored(files))
 
 
 def _own_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -105,7 +105,8 @@ def _stored(files: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, opened.get_tensor(name)
 
 
-def _sha256(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+def tensors_sha256(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """The sha256 of tensors in the order given: name, dtype, shape and bytes of each."""
     digest = hashlib.sha256()
     for name, tensor in tensors:
         plain = tensor.detach().cpu().contiguous()

@@ -12,6 +12,8 @@ CODES = {
     "UnknownKind": "unknown_kind",
     "ModelUnusable": "model_unusable",
     "CannotTrain": "cannot_train",
+    "TrainingFailed": "training_failed",
+    "Stopped": "stopped",
 }
 
 
