@@ -34,7 +34,7 @@ class Weights(Protocol):
 
 
 class Group(NamedTuple):
-    """Tokens ``start`` to ``stop`` of a flattened batch are under ``adapter``; tokens in no group are the pure base's."""
+    """Tokens ``start`` to ``stop`` of a flattened batch are under ``adapter``; others are the pure base's."""
 
     adapter: Hashable
     start: int
@@ -59,7 +59,7 @@ class _Fused:
 
 @dataclass(frozen=True, slots=True)
 class _Padded:
-    """Small groups as one batch: ``tokens`` int64[g, m] (0 where padded), ``kept`` are the places in it that are real."""
+    """Small groups as one batch: ``tokens`` int64[g, m] (0 where padded), ``kept`` the places in it that are real."""
 
     adapters: tuple[Hashable, ...]
     tokens: Tensor
@@ -95,7 +95,7 @@ class _Site:
 
 
 class AdapterLayers:
-    """Adapters laid beside the linear layers of ``model``; ``use`` says which tokens of the next pass are under which."""
+    """Adapters laid beside the linear layers of ``model``; ``use`` says which tokens are under which."""
 
     def __init__(self, model: nn.Module) -> None:
         self._linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -108,23 +108,27 @@ class AdapterLayers:
     def __contains__(self, adapter: Hashable) -> bool:
         return adapter in self._held
 
-    def add(self, adapter: Hashable, weights: Weights) -> int:
-        """Hold an adapter in the base's precision and on its device; the bytes it takes there.
+    def size(self, weights: Weights) -> int:
+        """The bytes an adapter takes beside this base. Raises ModelUnusable if a layer does not fit it."""
+        for name, (a, b) in weights.layers.items():
+            self._check(name, a, b)
+        return sum(
+            (a.numel() + b.numel()) * _dtype(self._linear[name]).itemsize for name, (a, b) in weights.layers.items()
+        )
+
+    def add(self, adapter: Hashable, weights: Weights) -> None:
+        """Hold an adapter in the base's precision and on its device.
 
         Raises ModelUnusable, and holds nothing, if a layer does not exist in the base or has another shape.
         """
         if adapter in self._held:
             raise ValueError(f"adapter {adapter!r} is held already")
-        for name, (a, b) in weights.layers.items():
-            self._check(name, a, b)
+        self.size(weights)
         wanted = list(dict.fromkeys(_site_of(name) for name in weights.layers))
-        taken = 0
         for key in wanted:
             site = self._site(key)
-            site.held[adapter] = fused = self._fuse(self._names[key], weights)
-            taken += _bytes(fused.a) + sum(_bytes(part.b) for part in fused.parts if part is not None)
+            site.held[adapter] = self._fuse(self._names[key], weights)
         self._held.add(adapter)
-        return taken
 
     def remove(self, adapter: Hashable) -> None:
         """Let go of an adapter. Raises KeyError if it is not held."""
@@ -174,16 +178,17 @@ class AdapterLayers:
         return self._sites[key]
 
     def _fuse(self, names: Sequence[str], weights: Weights) -> _Fused:
-        matrices, parts, low = [], [], 0
+        matrices: list[Tensor] = []
+        parts: list[_Part | None] = []
+        low = 0
         for name in names:
             if name not in weights.layers:
                 parts.append(None)
                 continue
             a, b = weights.layers[name]
-            home = self._linear[name].weight
-            dtype = home.dtype if home.is_floating_point() else torch.float16
-            matrices.append(a.to(home.device, dtype))
-            scaled = (b.to(home.device, torch.float32) * weights.scaling).to(dtype)
+            device, dtype = self._linear[name].weight.device, _dtype(self._linear[name])
+            matrices.append(a.to(device, dtype))
+            scaled = (b.to(device, torch.float32) * weights.scaling).to(dtype)
             parts.append(_Part(low, low + len(a), scaled.t().contiguous()))
             low += len(a)
         return _Fused(torch.cat(matrices).t().contiguous(), parts)
@@ -252,7 +257,7 @@ def _read(site: _Site, plan: _Plan, x: Tensor) -> None:
 
 
 def _stack(site: _Site, adapters: Sequence[Hashable]) -> tuple[Tensor, list[Tensor | None]] | None:
-    """A [g, d_in, k*r] and, per layer, B [g, r, d_out], every rank padded with zeros to the largest; None for no adapter."""
+    """A [g, d_in, k*r] and, per layer, B [g, r, d_out], ranks padded with zeros to the largest; None for no adapter."""
     held = [site.held.get(adapter) for adapter in adapters]
     some = next((fused for fused in held if fused is not None), None)
     if some is None:
@@ -284,5 +289,6 @@ def _add_padded(site: _Site, place: int, padded: _Padded, flat: Tensor) -> None:
     flat.index_add_(0, padded.targets, added if padded.kept is None else added[padded.kept])
 
 
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def _dtype(layer: nn.Linear) -> torch.dtype:
+    """What the layer computes in; one that is held as integers gives half precision."""
+    return layer.weight.dtype if layer.weight.is_floating_point() else torch.float16

@@ -7,7 +7,7 @@ preallocated block, so nothing is copied from step to step.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +17,15 @@ from transformers import AttentionInterface
 # The name under which models find this attention, and the argument that carries a `Step` to it.
 NAME = "lanes"
 STEP = "lanes_step"
+# Lanes are divided into units; neighbours are looked at together unless that adds so many places to look at that a few
+# more operations are quicker (measured on a CPU; an accelerator has more time for places and less for operations).
+_UNIT = 16
+_SPARED = {"cpu": 600}
+_SPARED_ELSE = 20_000
 
 
 class Lanes:
-    """Keys and values of at most ``lanes`` rows of at most ``length`` tokens: float[layers, lanes, heads, length, d]."""
+    """Keys and values of ``lanes`` rows of at most ``length`` tokens: float[layers, lanes, heads, length, d]."""
 
     def __init__(self, config: Any, lanes: int, length: int, dtype: torch.dtype, device: torch.device) -> None:
         heads = config.num_key_value_heads
@@ -37,36 +42,44 @@ class Lanes:
             block[:, : len(sources), :, :length] = block[:, list(sources), :, :length]
 
 
+class Block(NamedTuple):
+    """Neighbouring lanes ``low`` to ``high`` that are looked at together, each up to ``longest`` tokens."""
+
+    low: int
+    high: int
+    longest: int
+
+
 @dataclass(slots=True)
 class Running:
-    """One new token of each running row. ``lanes`` and ``positions`` int64[n]; lanes 0 to ``used`` are looked at, each
-    up to ``longest`` tokens; ``lengths`` int64[used] is what each of them holds, its new token included."""
+    """One new token of each running row. ``lanes`` and ``positions`` int64[n]; ``lengths`` int64[used] is what each lane
+    holds, its new token included; ``blocks`` are the lanes that hold any, in order."""
 
     lanes: Tensor
     positions: Tensor
     lengths: Tensor
-    used: int
-    longest: int
+    blocks: Sequence[Block]
     in_order: bool  # the rows are exactly lanes 0, 1, 2, …
-    masks: dict[int | None, Tensor] = field(default_factory=dict)
+    masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
 
-    def mask(self, window: int | None, like: Tensor) -> Tensor:
-        """float[used, 1, 1, longest]: 0 where a lane's new token may look, minus infinity elsewhere."""
-        if window not in self.masks:
-            places = torch.arange(self.longest, device=like.device)
-            ends = self.lengths[:, None]
+    def mask(self, block: Block, window: int | None, like: Tensor) -> Tensor:
+        """float[lanes, 1, 1, longest]: 0 where a lane's new token may look, minus infinity elsewhere."""
+        key = (block.low, window)
+        if key not in self.masks:
+            places = torch.arange(block.longest, device=like.device)
+            ends = self.lengths[block.low : block.high, None]
             hidden = places >= ends
             if window is not None:
                 hidden = hidden | (places < ends - window)
             mask = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
-            self.masks[window] = mask.masked_fill_(hidden, -torch.inf)[:, None, None, :]
-        return self.masks[window]
+            self.masks[key] = mask.masked_fill_(hidden, -torch.inf)[:, None, None, :]
+        return self.masks[key]
 
 
 @dataclass(slots=True)
 class Joining:
-    """Whole prompts of rows that join. ``gather`` int64[rows, longest] are places among the step's joining tokens (0
-    where padded), ``kept`` int64[n] the places of real tokens in it; ``lanes`` and ``positions`` int64[n] are theirs."""
+    """Whole prompts of rows that join, n tokens. ``gather`` int64[rows, longest] are places among these tokens (0 where
+    padded), ``kept`` int64[n] the places of real tokens in it; ``lanes`` and ``positions`` int64[n] are theirs."""
 
     gather: Tensor
     kept: Tensor
@@ -81,6 +94,38 @@ class Step:
     store: Lanes
     running: Running | None
     joining: Joining | None
+
+
+def running(lanes: Sequence[int], lengths: Sequence[int], device: torch.device) -> Running:
+    """The rows in ``lanes``, each of so many tokens with its new one, and the lanes divided where that saves work."""
+    held = [0] * (max(lanes) + 1)
+    for lane, length in zip(lanes, lengths, strict=True):
+        held[lane] = length
+    places, ends = torch.tensor(lanes, device=device), torch.tensor(held, device=device)
+    in_order = list(lanes) == list(range(len(held)))
+    return Running(places, ends[places] - 1, ends, _blocks(held, _SPARED.get(device.type, _SPARED_ELSE)), in_order)
+
+
+def _blocks(lengths: Sequence[int], spared: int) -> list[Block]:
+    """Units of lanes, joined with their neighbours while that costs less than ``spared`` places more to look at."""
+    blocks: list[Block] = []
+    for low in range(0, len(lengths), _UNIT):
+        high = min(low + _UNIT, len(lengths))
+        longest = max(lengths[low:high])
+        if longest and blocks and blocks[-1].high == low:
+            last = blocks[-1]
+            both = Block(last.low, high, max(last.longest, longest))
+            more = _places(both) - _places(last) - (high - low) * longest
+            if more < spared:
+                blocks[-1] = both
+                continue
+        if longest:
+            blocks.append(Block(low, high, longest))
+    return blocks
+
+
+def _places(block: Block) -> int:
+    return (block.high - block.low) * block.longest
 
 
 def joining(lengths: Sequence[int], lanes: Sequence[int], device: torch.device) -> Joining:
@@ -135,27 +180,29 @@ def _attend_running(
     # Query heads that share a key head are the rows of one product with it.
     grouped = (q * scale).reshape(len(q), k.shape[1], -1, q.shape[-1])
     if not rows.in_order:
-        grouped = grouped.new_zeros(rows.used, *grouped.shape[1:]).index_copy_(0, rows.lanes, grouped)
-    seen = keys[: rows.used, :, : rows.longest]
-    scores = torch.matmul(grouped, seen.transpose(-1, -2)).add_(rows.mask(window, q))
-    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
-    found = torch.matmul(weights, values[: rows.used, :, : rows.longest])
+        grouped = grouped.new_zeros(len(rows.lengths), *grouped.shape[1:]).index_copy_(0, rows.lanes, grouped)
+    found = torch.empty_like(grouped)
+    for block in rows.blocks:
+        place, length = slice(block.low, block.high), block.longest
+        scores = torch.matmul(grouped[place], keys[place, :, :length].transpose(-1, -2))
+        weights = scores.add_(rows.mask(block, window, q)).softmax(-1, dtype=torch.float32).to(q.dtype)
+        found[place] = torch.matmul(weights, values[place, :, :length])
     found = found if rows.in_order else found[rows.lanes]
     return found.view(len(q), q.shape[1], -1)
 
 
 def _attend_joining(rows: Joining, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
     """Padding stands behind the prompts, where a causal mask already keeps it from being seen."""
-    padded = [part[rows.gather].transpose(1, 2) for part in (q, k, v)]  # [rows, heads, longest, d]
+    query, key, value = (part[rows.gather].transpose(1, 2) for part in (q, k, v))  # [rows, heads, longest, d]
     longest = rows.gather.shape[1]
+    mask = None
     if window is not None and longest > window:
         places = torch.arange(longest, device=q.device)
         ago = places[:, None] - places
-        found = scaled_dot_product_attention(
-            *padded, attn_mask=(ago >= 0) & (ago < window), scale=scale, enable_gqa=True
-        )
-    else:
-        found = scaled_dot_product_attention(*padded, is_causal=True, scale=scale, enable_gqa=True)
+        mask = (ago >= 0) & (ago < window)
+    found = scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
+    )
     return found.transpose(1, 2).reshape(-1, *q.shape[1:])[rows.kept]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from experts.errors import ExpertsError
 from experts.serving.adapters import Group
-from experts.serving.attention import STEP, Joining, Lanes, Running, Step, UsedBy, joining
+from experts.serving.attention import STEP, Joining, Lanes, Running, Step, UsedBy, joining, running
 from experts.serving.order import arrange
 from experts.serving.sampling import Draws, Sampling, choose
 from experts.serving.stopping import Stops, end_tokens
@@ -55,7 +55,7 @@ class GenerationSpec:
 
     rows: int = 64
     tokens: int = 16384
-    prompt_tokens: int = 1024
+    prompt_tokens: int = 512
 
 
 class Adapters(Protocol):
@@ -209,8 +209,7 @@ class _Stretch:
 
     def _step(self, joined: dict[int, _Live]) -> None:
         """One forward pass, and what follows from its tokens."""
-        running = self._layout() if self._live else None
-        step = Step(self._store, running, self._join(joined) if joined else None)
+        step = Step(self._store, self._layout() if self._live else None, self._join(joined) if joined else None)
         rows = [*self._live.values(), *joined.values()]
         ids = [live.tokens[-1] for live in self._live.values()]
         ids += [token for live in joined.values() for token in live.row.prompt]
@@ -254,14 +253,7 @@ class _Stretch:
     def _layout(self) -> Running:
         if self._changed:
             self._tidy()
-        lengths = [0] * (max(self._live) + 1)
-        for lane, live in self._live.items():
-            lengths[lane] = live.length
-        lanes = list(self._live)
-        ends = torch.tensor(lengths, device=self._device)
-        at = torch.tensor(lanes, device=self._device)
-        in_order = lanes == list(range(len(lengths)))
-        return Running(at, ends[at] - 1, ends, len(lengths), max(lengths), in_order)
+        return running(list(self._live), [live.length for live in self._live.values()], self._device)
 
     def _tidy(self) -> None:
         """Rows of one adapter beside each other; and few rows spread over many lanes are moved together."""

@@ -44,18 +44,19 @@ def choose(logits: Tensor, rows: Sequence[Draws | None]) -> tuple[list[int], lis
 
 
 def _draw(logits: Tensor, rows: Sequence[Draws]) -> Tensor:
-    """int64[n] by inverting the distribution of the smallest set of tokens that holds ``top_p`` (Holtzman et al., 2020)."""
+    """int64[n] by inverting the distribution within the fewest tokens that hold ``top_p`` (Holtzman et al., 2020)."""
     device = logits.device
     temperature = torch.tensor([row.sampling.temperature for row in rows], device=device)[:, None]
     top_p = torch.tensor([row.sampling.top_p for row in rows], device=device)[:, None]
     drawn = torch.tensor([row.next() for row in rows], device=device)[:, None]
     # Shifted first, so that a tiny temperature cannot make infinities of the logits.
     scaled = (logits - logits.max(-1, keepdim=True).values) / temperature
-    probabilities, order = scaled.softmax(-1).sort(-1, descending=True, stable=True)
+    probabilities, order = scaled.softmax(-1).sort(dim=-1, descending=True, stable=True)
     before = probabilities.cumsum(-1) - probabilities
     probabilities = probabilities.masked_fill(before >= top_p, 0.0)
     sums = probabilities.cumsum(-1)
     # Sums end short of the last draw by rounding at times; the last token that counts is taken then.
     places = (sums <= drawn * sums[:, -1:]).sum(-1, keepdim=True)
     last = (probabilities > 0).sum(-1, keepdim=True) - 1
-    return order.gather(-1, places.minimum(last))[:, 0]
+    chosen: Tensor = order.gather(-1, places.minimum(last))[:, 0]
+    return chosen

@@ -32,7 +32,9 @@ class Stops:
         return text[: min(found, default=len(text))]
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode([token for token in tokens if token not in self._ends], skip_special_tokens=True)
+        text: str = self._tokenizer.decode(
+            [token for token in tokens if token not in self._ends], skip_special_tokens=True
+        )
         return text
 
 
