@@ -88,5 +88,6 @@ def _checked(found: dict[str, Any]) -> AdapterConfig:
 
 def _plain(config: LoraConfig) -> dict[str, Any]:
     """The configuration in the types of JSON."""
-    values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    values: dict[str, Any] = config.to_dict()  # type: ignore[no-untyped-call]
+    values = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
     return {**values, "peft_type": "LORA"}

@@ -109,7 +109,7 @@ def load_into(peft_model: Any, folder: Path, name: str) -> None:
     config = read_config(_text(folder, CONFIG))
     peft_model.add_adapter(name, to_peft(config, inference=True))
     weights = _weights(folder, config)
-    report = set_peft_model_state_dict(peft_model, tensors_of(weights), adapter_name=name)
+    report: Any = set_peft_model_state_dict(peft_model, tensors_of(weights), adapter_name=name)
     if report.unexpected_keys:
         raise ModelUnusable(f"the model has no place for {report.unexpected_keys[0]!r} of the adapter")
 
@@ -179,10 +179,10 @@ def _check_header(folder: Path, config: AdapterConfig, base: Base) -> None:
             found.add((*layer_and_part(name), tuple(part.get_shape())))
     wrong = sorted(found - expected) or sorted(expected - found)
     if wrong:
-        layer, part, shape = wrong[0]
-        what = "holds" if found - expected else "lacks"
+        where, half, shape = wrong[0]
+        what = "has" if found - expected else "lacks"
         raise ModelUnusable(
-            f"{WEIGHTS} {what} {part} of {layer!r:.200} with shape {list(shape)}; it does not fit the base"
+            f"{WEIGHTS} does not fit the base: it {what} {half} of {where!r:.200} of shape {list(shape)}"
         )
 
 

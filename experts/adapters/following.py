@@ -124,8 +124,8 @@ class Follower(TrainerCallback):
         self._on_progress(progress)
 
     def _seconds_left(self, state: Any) -> float:
-        done = state.global_step - self._first_step
+        done = int(state.global_step) - self._first_step
         rate = (time.monotonic() - self._started) / max(done, 1)
-        left = rate * float(state.max_steps - state.global_step)
+        left = rate * (int(state.max_steps) - int(state.global_step))
         limit = self._spec.max_seconds
         return left if limit is None else max(0.0, min(left, limit - self.seconds()))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from experts.routing.base import Floats, Places
 
 BINS = 15
+Scores = NDArray[np.bool_] | NDArray[np.float64]
 _RESAMPLES = 2_000
 
 
@@ -103,8 +104,11 @@ class Difference:
     p: float
 
 
-def paired(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_], *, seed: int = 0) -> Difference:
-    """Paired bootstrap of the difference; p is McNemar's exact test (binomial over the queries they differ in)."""
+def paired(right_a: Scores, right_b: Scores, *, seed: int = 0) -> Difference:
+    """Paired bootstrap of the difference; p is McNemar's exact test (binomial over the queries they differ in).
+
+    Of scores that are not just right or wrong, p is that of the sign test.
+    """
     from scipy.stats import binomtest
 
     difference = right_a.astype(np.float64) - right_b.astype(np.float64)
