@@ -6,8 +6,10 @@ its prompt and are cited.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from experts.adapters.files import check_adapter, state
 from experts.engines.base import (
     AdapterReference,
     CitedPassage,
@@ -49,7 +51,7 @@ class GenerativeEngine:
         )
         self._layers = AdapterLayers(base.model)
         self._adapters = Residency(
-            self._layers, _reader(base, read), ResidencySpec(self._spec.adapters, self._spec.adapter_bytes)
+            self._layers, _for_base(base, read), ResidencySpec(self._spec.adapters, self._spec.adapter_bytes)
         )
         self.swaps_avoided = 0
         encode_prompt(base.tokenizer, [Turn(USER, "?")])  # a base that can be asked nothing is refused here
@@ -129,7 +131,19 @@ class GenerativeEngine:
         return _Asked(None, refusal=refusal)
 
 
-def _reader(base: Base, read: Callable[[AdapterReference], Weights]) -> Callable[[Hashable], Weights]:
+def adapter_reader(base: Base) -> Callable[[AdapterReference], Weights]:
+    """Reads adapters from their folders. What is read raises ModelUnusable where the folder is not what was meant."""
+
+    def read(adapter: AdapterReference) -> Weights:
+        info = check_adapter(Path(adapter.folder), base)
+        if info.sha256 != adapter.sha256:
+            raise ModelUnusable(f"the adapter in {adapter.folder} is {info.sha256[:12]}, not {adapter.sha256[:12]}")
+        return state(Path(adapter.folder))
+
+    return read
+
+
+def _for_base(base: Base, read: Callable[[AdapterReference], Weights]) -> Callable[[Hashable], Weights]:
     def checked(adapter: Hashable) -> Weights:
         assert isinstance(adapter, AdapterReference)
         if adapter.base_sha256 != base.sha256:
@@ -168,4 +182,4 @@ def make(spec: EngineSpec) -> GenerativeEngine:
     if chosen is None:
         raise ModelUnusable("the transformers engine needs a base model; name one in the setting engine.base")
     base = load_base(BaseSpec(chosen.base, chosen.dtype, chosen.device, chosen.load_in_8bit, chosen.threads))
-    return GenerativeEngine(base, spec, read_adapter)
+    return GenerativeEngine(base, spec, adapter_reader(base))

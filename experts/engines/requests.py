@@ -45,9 +45,9 @@ def _sampling(query: EngineQuery) -> Sampling:
     if temperature < _COLDEST:
         return Sampling()
     top_p = min(max(_number(request.get("top_p"), 1.0), _SMALLEST_TOP_P), 1.0)
-    seed = request.get("seed")
+    seed = _whole(request.get("seed"))
     own = zlib.crc32(query.text.encode("utf-8", "surrogatepass"))
-    return Sampling(temperature, top_p, seed if _is_whole(seed) else own)
+    return Sampling(temperature, top_p, own if seed is None else seed)
 
 
 def _turns(text: str, request: Mapping[str, Any]) -> list[Turn]:
@@ -75,11 +75,12 @@ def _stop(request: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _count(value: Any) -> int | None:
-    return value if _is_whole(value) and value > 0 else None
+    whole = _whole(value)
+    return whole if whole is not None and whole > 0 else None
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _number(value: Any, default: float) -> float:

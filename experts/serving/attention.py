@@ -52,7 +52,7 @@ class Block(NamedTuple):
 
 @dataclass(slots=True)
 class Running:
-    """One new token of each running row. ``lanes`` and ``positions`` int64[n]; ``lengths`` int64[used] is what each lane
+    """One new token of each running row. ``lanes`` and ``positions`` int64[n]; ``lengths`` int64[used] is what a lane
     holds, its new token included; ``blocks`` are the lanes that hold any, in order."""
 
     lanes: Tensor

@@ -153,6 +153,8 @@ class _Stretch:
     def run(self) -> None:
         try:
             while self._waiting or self._live:
+                if self._changed and self._live:
+                    self._tidy()
                 joined = self._admit()
                 if joined or self._live:
                     self._step(joined)
@@ -251,8 +253,6 @@ class _Stretch:
         return torch.tensor(places, device=self._device)
 
     def _layout(self) -> Running:
-        if self._changed:
-            self._tidy()
         return running(list(self._live), [live.length for live in self._live.values()], self._device)
 
     def _tidy(self) -> None:

@@ -3,9 +3,9 @@
     python -m tests.bench.serving [--queries 2048] [--adapters 8 32] [--rounds 1] [--json FILE]
     python -m tests.bench.serving --gpu [--shape 7b|tiny] [--device cuda] [--queries 512] [--adapters 16]
 
-Every arm greedily makes 24 tokens for each query, on one thread, in one process, in turns. The limit is the base without
-adapters on all queries sorted by length, by our own loop or by ``generate`` in batches of 32, whichever is faster. One
-query at a time is measured on a sample and extrapolated. Ratios are rates against the limit.
+Every arm greedily makes 24 tokens for each query, on one thread, in one process, in turns. The limit is the base
+without adapters on all queries sorted by length, by our own loop or by ``generate`` in batches of 32, whichever is
+faster. One query at a time is measured on a sample and extrapolated. Ratios are rates against the limit.
 """
 
 import argparse

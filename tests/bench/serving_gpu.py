@@ -1,7 +1,7 @@
-"""The same on an accelerator: a base of seven thousand million random parameters, 16 adapters, tokens a second, memory.
+"""The same on an accelerator: a base of seven thousand million random numbers, 16 adapters, tokens a second, memory.
 
-Run through ``python -m tests.bench.serving --gpu``. Against the base alone in sorted batches by ``generate``, and against
-vLLM, where it can be imported, with the same weights and the same adapters. ``--shape tiny --device cpu`` tries it out.
+Run through ``python -m tests.bench.serving --gpu``. Against the base alone in sorted batches by ``generate``, and
+against vLLM, where it can be imported, with the same weights and adapters. ``--shape tiny --device cpu`` tries it out.
 """
 
 import argparse
