@@ -19,8 +19,10 @@ from experts.errors import ModelUnusable
 _READ_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 # Up to this many groups a loop of plain products is as fast as a padded batch of them, measured on a CPU.
 _LOOPED = 3
-# A group of so many tokens is multiplied by itself whatever else is there: padding others to it would cost more.
-_LARGE = 16
+# A group of so many tokens is multiplied by itself whatever else is there: padding others to it would cost more. An
+# accelerator has more time for padding and less for starting products.
+_LARGE = {"cpu": 16}
+_LARGE_ELSE = 128
 
 
 class Weights(Protocol):
@@ -99,6 +101,8 @@ class AdapterLayers:
 
     def __init__(self, model: nn.Module) -> None:
         self._linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        # What layers compute in that hold their weights as integers.
+        self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self._sites: dict[str, _Site] = {}
         self._names: dict[str, tuple[str, ...]] = {}  # of the layers of a site
         self._hooks: list[RemovableHandle] = []
@@ -112,9 +116,7 @@ class AdapterLayers:
         """The bytes an adapter takes beside this base. Raises ModelUnusable if a layer does not fit it."""
         for name, (a, b) in weights.layers.items():
             self._check(name, a, b)
-        return sum(
-            (a.numel() + b.numel()) * _dtype(self._linear[name]).itemsize for name, (a, b) in weights.layers.items()
-        )
+        return sum((a.numel() + b.numel()) * self._precision(name).itemsize for name, (a, b) in weights.layers.items())
 
     def add(self, adapter: Hashable, weights: Weights) -> None:
         """Hold an adapter in the base's precision and on its device.
@@ -168,6 +170,10 @@ class AdapterLayers:
                 f"the base's layer takes {wanted[0]} and gives {wanted[1]}"
             )
 
+    def _precision(self, name: str) -> torch.dtype:
+        weight = self._linear[name].weight
+        return weight.dtype if weight.is_floating_point() else self._dtype
+
     def _site(self, key: str) -> _Site:
         if key not in self._sites:
             names = tuple(name for name in self._linear if _site_of(name) == key)
@@ -186,7 +192,7 @@ class AdapterLayers:
                 parts.append(None)
                 continue
             a, b = weights.layers[name]
-            device, dtype = self._linear[name].weight.device, _dtype(self._linear[name])
+            device, dtype = self._linear[name].weight.device, self._precision(name)
             matrices.append(a.to(device, dtype))
             scaled = (b.to(device, torch.float32) * weights.scaling).to(dtype)
             parts.append(_Part(low, low + len(a), scaled.t().contiguous()))
@@ -220,10 +226,11 @@ def _site_of(name: str) -> str:
 
 def _divide(groups: Sequence[Group], device: torch.device | str) -> _Plan:
     groups = [group for group in groups if group.stop > group.start]
-    small = [group for group in groups if group.stop - group.start < _LARGE]
+    most = _LARGE.get(torch.device(device).type, _LARGE_ELSE)
+    small = [group for group in groups if group.stop - group.start < most]
     if len(small) <= _LOOPED:
         return _Plan(groups)
-    large = [group for group in groups if group.stop - group.start >= _LARGE]
+    large = [group for group in groups if group.stop - group.start >= most]
     return _Plan(large, _pad(small, device))
 
 
@@ -287,8 +294,3 @@ def _add_padded(site: _Site, place: int, padded: _Padded, flat: Tensor) -> None:
     rank = b.shape[1]
     added = torch.bmm(site.padded[:, :, place * rank : (place + 1) * rank], b).view(-1, flat.shape[-1])
     flat.index_add_(0, padded.targets, added if padded.kept is None else added[padded.kept])
-
-
-def _dtype(layer: nn.Linear) -> torch.dtype:
-    """What the layer computes in; one that is held as integers gives half precision."""
-    return layer.weight.dtype if layer.weight.is_floating_point() else torch.float16

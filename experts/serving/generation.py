@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from experts.errors import ExpertsError
+from experts.errors import ExpertsError, ModelUnusable
 from experts.serving.adapters import Group
 from experts.serving.attention import STEP, Joining, Lanes, Running, Step, UsedBy, joining, running
 from experts.serving.order import arrange
@@ -98,9 +98,17 @@ class _Live:
 
 
 class Generator:
-    """Generates with one model of transformers; ``tokenizer`` turns tokens into text."""
+    """Generates with one model of transformers, one call at a time; ``tokenizer`` turns tokens into text.
+
+    Raises ModelUnusable for a model whose attention cannot be replaced, or that is spread over several devices.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, spec: GenerationSpec | None = None) -> None:
+        if not getattr(model, "_supports_attention_backend", False):
+            raise ModelUnusable(f"{type(model).__name__} does not let its attention be replaced")
+        devices = sorted({str(weight.device) for weight in model.parameters()})
+        if len(devices) > 1:
+            raise ModelUnusable(f"the base is spread over {', '.join(devices)}; answers are generated on one device")
         self.model, self.tokenizer = model, tokenizer
         self.spec = spec or GenerationSpec()
         self.context: int = model.config.max_position_embeddings
@@ -179,6 +187,8 @@ class _Stretch:
             if joined and longest * (len(joined) + 1) > self._generator.spec.prompt_tokens:
                 break
             held = self._hold(row.adapter)
+            if held is False and not joined and not self._live:
+                raise RuntimeError(f"there is no room for adapter {row.adapter!r} though no row is running")
             if held is False:
                 break
             self._waiting.popleft()

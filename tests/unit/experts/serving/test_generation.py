@@ -160,3 +160,20 @@ def test_adapters_are_let_go_when_a_pass_fails(model: Any, weights: dict[Hashabl
         Generator(model, tiny_tokenizer()).generate([broken], held)
     [answer] = run(model, [Row([40, 41], 3, "b")], held)
     assert answer.tokens == plain(model, Row([40, 41], 3), weights["b"])
+
+
+def test_an_adapter_that_never_finds_room_is_no_endless_wait(
+    model: Any, weights: dict[Hashable, AdapterWeights]
+) -> None:
+    held = residency(model, weights, ResidencySpec(adapters=1))
+    assert held.hold("a")
+    with pytest.raises(RuntimeError, match="no room"):
+        run(model, [Row([40, 41], 3, "b")], held)
+
+
+def test_a_model_whose_attention_cannot_be_replaced_is_refused() -> None:
+    class Closed(torch.nn.Linear):
+        _supports_attention_backend = False
+
+    with pytest.raises(ModelUnusable, match="Closed"):
+        Generator(Closed(1, 1), tiny_tokenizer())
