@@ -21,6 +21,7 @@ ENCODERS = {
 ENGINES = {
     "extractive": "experts.engines.extractive:make",
     "echo": "experts.engines.echo:make",
+    "transformers": "experts.engines.generative:make",
 }
 # Engines that read the queries' embeddings, so that routing must make them.
 ENGINES_WITH_VECTORS = ("extractive",)

@@ -10,11 +10,43 @@ from experts.knowledge import KnowledgeBase
 
 
 @dataclass(frozen=True, slots=True)
+class GenerativeSpec:
+    """The base model of engines that generate, and how they run it.
+
+    ``base`` is a folder or a hub id, held as ``experts.language.base.BaseSpec`` says. ``max_tokens`` are made where a
+    request does not say. ``adapters`` lie in memory at once, of at most ``adapter_bytes``; at most ``rows`` queries run
+    at once, with ``tokens`` of prompts and answers together, ``prompt_tokens`` of them joining in one step.
+    """
+
+    base: str
+    dtype: str = "auto"
+    device: str = "cpu"
+    load_in_8bit: bool = False
+    threads: int | None = None
+    max_tokens: int = 256
+    adapters: int = 5
+    adapter_bytes: int | None = None
+    rows: int = 64
+    tokens: int = 16384
+    prompt_tokens: int = 512
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """How engines answer; see the settings of the same names."""
+    """How engines answer; see the settings of the same names. ``generative`` is for those that have a base model."""
 
     passages: int = 4
     answer_threshold: float = 0.33
+    generative: GenerativeSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterReference:
+    """Where an expert's adapter lies, the sha256 of its weights, and that of the base it was trained on."""
+
+    folder: str
+    sha256: str
+    base_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +59,17 @@ class EngineQuery:
 
 @dataclass(frozen=True, slots=True)
 class EngineBatch:
-    """Queries for one expert. ``vectors`` float32[n, d] are their embeddings, None where no encoder is in use."""
+    """Queries for one expert. ``vectors`` float32[n, d] are their embeddings, None where no encoder is in use.
+
+    ``adapter`` is what makes a base model this expert; None for experts that have none.
+    """
 
     expert: str
     card: Mapping[str, Any]
     queries: Sequence[EngineQuery]
     vectors: Vectors | None
     knowledge: KnowledgeBase | None
+    adapter: AdapterReference | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +84,27 @@ class CitedPassage:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer cost, in tokens of the base model."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineAnswer:
-    """What the expert says. ``answered`` is False where it honestly has no answer; ``confidence`` is a probability."""
+    """What the expert says. ``answered`` is False where it honestly has no answer; ``confidence`` is a probability.
+
+    ``finish_reason`` is ``stop`` where the answer is whole, ``length`` where it was cut off. ``usage`` is None for
+    engines that count no tokens.
+    """
 
     text: str
     answered: bool
     confidence: float
     passages: Sequence[CitedPassage] = field(default=())
+    usage: Usage | None = None
+    finish_reason: str = "stop"
 
 
 class Engine(Protocol):

@@ -7,11 +7,20 @@ import pytest
 
 from experts import kinds
 from experts.encoders.hashing import HashingEncoder
-from experts.engines.base import Engine, EngineAnswer, EngineBatch, EngineQuery, EngineSpec, make_engine
+from experts.engines.base import (
+    Engine,
+    EngineAnswer,
+    EngineBatch,
+    EngineQuery,
+    EngineSpec,
+    GenerativeSpec,
+    make_engine,
+)
 from experts.errors import ModelUnusable
 from experts.knowledge import KnowledgeBase, build
 from tests.contracts.samples import DOCUMENTS, HOSTILE, ORDINARY, embed, hostile, knowledge
 from tests.doubles import engines as doubles
+from tests.tiny_base import save_tiny_base
 
 # The other doubles misbehave whatever they are asked; this one only when it is told to.
 WELL_BEHAVED_DOUBLES = {"poison": doubles.ENGINES["poison"]}
@@ -32,8 +41,17 @@ def kind(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def engine(kind: str) -> Engine:
-    return make_engine(kind, EngineSpec())
+def spec(kind: str, tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
+    """What the kind needs to answer at all: a base model, where it generates."""
+    if kind != "transformers":
+        return EngineSpec()
+    base = save_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+    return EngineSpec(generative=GenerativeSpec(str(base), max_tokens=12))
+
+
+@pytest.fixture(scope="module")
+def engine(kind: str, spec: EngineSpec) -> Engine:
+    return make_engine(kind, spec)
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +126,11 @@ def test_the_same_batch_gets_the_same_answers_every_time(ask: Ask) -> None:
     assert ask(texts) == ask(texts)
 
 
-def test_a_second_engine_of_the_kind_gives_the_same_answers(kind: str, ask: Ask) -> None:
+def test_a_second_engine_of_the_kind_gives_the_same_answers(kind: str, spec: EngineSpec, ask: Ask) -> None:
     vectors = embed(ORDINARY) if kind in kinds.ENGINES_WITH_VECTORS else None
     queries = [EngineQuery(text) for text in ORDINARY]
     batch = EngineBatch("everything", CARD, queries, vectors, knowledge())
-    assert make_engine(kind, EngineSpec()).answer(batch) == ask(ORDINARY)
+    assert make_engine(kind, spec).answer(batch) == ask(ORDINARY)
 
 
 @pytest.mark.parametrize("base", [None, build([], HashingEncoder())[0]], ids=["no library", "an empty library"])

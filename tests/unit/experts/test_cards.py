@@ -110,7 +110,7 @@ class TestCard:
 
     def test_an_unknown_engine_is_answered_with_those_there_are(self, tmp_path: Path) -> None:
         path = write(tmp_path, {"card.yaml": yaml.safe_dump(CARD | {"engine": "oracle"})}) / "card.yaml"
-        with pytest.raises(BadCatalogue, match=r"unknown engine 'oracle'; there are: echo, extractive"):
+        with pytest.raises(BadCatalogue, match=r"unknown engine 'oracle'; there are: echo, extractive, transformers"):
             read_card(path)
 
     @pytest.mark.parametrize(
