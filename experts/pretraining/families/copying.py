@@ -1,0 +1,59 @@
+"""Copying random strings, and looking one up by its key: what everything else in a small model is built on."""
+
+import json
+from random import Random
+
+from experts.pretraining.items import Item
+from experts.pretraining.words import Kind, anything, distinct, identifier, invented, letters, mixed, name, number
+
+_COPY = (
+    "Repeat exactly: {}",
+    "Copy this text: {}",
+    'Say "{}"',
+    "Write {} again.",
+    "Echo: {}",
+    "Return the following unchanged:\n{}",
+    "{}\nRepeat the line above.",
+    "Please type this: {}",
+    "Copy: {}",
+    "Please repeat {} for me.",
+)
+_KEYS: tuple[Kind, ...] = (invented, name, letters, identifier, mixed)
+_VALUES: tuple[Kind, ...] = (invented, name, letters, identifier, mixed, number, anything)
+_PAIRS = ("{}: {}", "{} = {}", "{} -> {}", "{} is {}", "{} {}", "{} has {}")
+_ASK_VALUE = (
+    "What is {}?",
+    "Give the value of {}.",
+    "{}?",
+    "Look up {}.",
+    "Which value belongs to {}?",
+    "What stands next to {}?",
+)
+_ASK_KEY = ("Which key has the value {}?", "What belongs to {}?", "Who has {}?")
+
+
+def copying(rng: Random) -> Item:
+    """A text of one to seven strings that is to be repeated letter by letter."""
+    text = " ".join(anything(rng) for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4, 5, 7))))
+    return Item(rng.choice(_COPY).format(text), text)
+
+
+def look_up(rng: Random) -> Item:
+    """A table of two to nine pairs of which one is asked for, by its key or, one time in five, by its value."""
+    count = rng.randint(2, 9)
+    keys, values = distinct(rng, rng.choice(_KEYS), count), distinct(rng, rng.choice(_VALUES), count)
+    asked = rng.randrange(count)
+    if rng.random() < 0.2 and not set(keys) & set(values):
+        return _question(rng, _table(rng, keys, values), rng.choice(_ASK_KEY).format(values[asked]), keys[asked])
+    return _question(rng, _table(rng, keys, values), rng.choice(_ASK_VALUE).format(keys[asked]), values[asked])
+
+
+def _table(rng: Random, keys: list[str], values: list[str]) -> str:
+    if rng.random() < 0.15:
+        return json.dumps(dict(zip(keys, values, strict=True)), ensure_ascii=False)
+    pair = rng.choice(_PAIRS)
+    return rng.choice(("\n", ", ", "; ")).join(pair.format(*both) for both in zip(keys, values, strict=True))
+
+
+def _question(rng: Random, table: str, question: str, answer: str) -> Item:
+    return Item(rng.choice((f"{table}\n{question}", f"{question}\n{table}", f"Table:\n{table}\n\n{question}")), answer)
