@@ -36,7 +36,7 @@ class Plan:
     row_tokens: int = 512
     batch_rows: int = 4
     muon_rate: float = 5e-3
-    adam_rate: float = 3e-3
+    adam_rate: float = 1e-2
     # Computes in bfloat16 what loses nothing by it; half the time where the processor has it, longer where not.
     bfloat16: bool = False
 
