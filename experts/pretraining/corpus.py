@@ -31,16 +31,16 @@ FAMILIES: dict[str, Family] = {
 }
 # How often a family is drawn. Copying and look-up carry the rest: without them nothing else generalises.
 SHARES = {
-    "copying": 0.20,
-    "look_up": 0.20,
-    "reading": 0.13,
-    "forms": 0.11,
-    "code": 0.06,
+    "copying": 0.17,
+    "look_up": 0.22,
+    "reading": 0.12,
+    "forms": 0.10,
+    "code": 0.05,
     "facts": 0.06,
     "definitions": 0.04,
-    "classification": 0.04,
-    "strings": 0.06,
-    "arithmetic": 0.07,
+    "classification": 0.05,
+    "strings": 0.08,
+    "arithmetic": 0.08,
     "units": 0.03,
 }
 WITH_SYSTEM = 0.15

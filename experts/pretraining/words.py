@@ -34,7 +34,7 @@ _SYMBOLS = "#$%&*+-/:;<=>?@^_~!|"
 _FOREIGN = "äöüßéèêçñåøæłžšăğαβγδλπωжкшяюאבשدهو日本語中文한국→€✓😀"
 
 
-def invented(rng: Random, syllables: tuple[int, int] = (1, 3)) -> str:
+def invented(rng: Random, syllables: tuple[int, int] = (1, 2)) -> str:
     """A word that can be pronounced and that means nothing, in small letters."""
     return "".join(
         rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.randint(*syllables))
@@ -43,13 +43,18 @@ def invented(rng: Random, syllables: tuple[int, int] = (1, 3)) -> str:
 
 def name(rng: Random) -> str:
     """An invented name with a capital."""
-    return invented(rng, (2, 3)).capitalize()
+    return invented(rng).capitalize()
 
 
 def letters(rng: Random, low: int = 2, high: int = 9) -> str:
     """Random letters, ``low`` to ``high`` of them: small, capital or both."""
     alphabet = rng.choice((ascii_lowercase, ascii_lowercase, ascii_uppercase, ascii_letters))
     return "".join(rng.choices(alphabet, k=rng.randint(low, high)))
+
+
+def short(rng: Random) -> str:
+    """Two to five random letters."""
+    return letters(rng, 2, 5)
 
 
 def number(rng: Random, low: int = 1, high: int = 6) -> str:
@@ -60,6 +65,11 @@ def number(rng: Random, low: int = 1, high: int = 6) -> str:
 def mixed(rng: Random, low: int = 3, high: int = 8) -> str:
     """Random letters and digits, as in a password."""
     return "".join(rng.choices(ascii_lowercase + ascii_uppercase + digits, k=rng.randint(low, high)))
+
+
+def code(rng: Random) -> str:
+    """Three to five random letters and digits."""
+    return mixed(rng, 3, 5)
 
 
 def identifier(rng: Random) -> str:

@@ -4,7 +4,7 @@ import json
 from random import Random
 
 from experts.pretraining.items import Item
-from experts.pretraining.words import Kind, anything, distinct, identifier, invented, letters, mixed, name, number
+from experts.pretraining.words import Kind, anything, code, distinct, identifier, invented, name, number, short
 
 _COPY = (
     "Repeat exactly: {}",
@@ -18,8 +18,10 @@ _COPY = (
     "Copy: {}",
     "Please repeat {} for me.",
 )
-_KEYS: tuple[Kind, ...] = (invented, name, letters, identifier, mixed)
-_VALUES: tuple[Kind, ...] = (invented, name, letters, identifier, mixed, number, anything)
+_KEYS: tuple[Kind, ...] = (invented, name, short, code, identifier)
+_VALUES: tuple[Kind, ...] = (invented, name, short, code, number, anything)
+# Mostly short tables: what is learned on them carries over to longer ones, and many more fit into the same time.
+_PAIR_COUNTS = (2, 2, 2, 3, 3, 4, 5, 7)
 _PAIRS = ("{}: {}", "{} = {}", "{} -> {}", "{} is {}", "{} {}", "{} has {}")
 _ASK_VALUE = (
     "What is {}?",
@@ -33,14 +35,14 @@ _ASK_KEY = ("Which key has the value {}?", "What belongs to {}?", "Who has {}?")
 
 
 def copying(rng: Random) -> Item:
-    """A text of one to seven strings that is to be repeated letter by letter."""
-    text = " ".join(anything(rng) for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4, 5, 7))))
+    """A text of one to five strings that is to be repeated letter by letter."""
+    text = " ".join(anything(rng) for _ in range(rng.choice((1, 1, 1, 1, 2, 2, 3, 5))))
     return Item(rng.choice(_COPY).format(text), text)
 
 
 def look_up(rng: Random) -> Item:
-    """A table of two to nine pairs of which one is asked for, by its key or, one time in five, by its value."""
-    count = rng.randint(2, 9)
+    """A table of two to seven pairs of which one is asked for, by its key or, one time in five, by its value."""
+    count = rng.choice(_PAIR_COUNTS)
     keys, values = distinct(rng, rng.choice(_KEYS), count), distinct(rng, rng.choice(_VALUES), count)
     asked = rng.randrange(count)
     if rng.random() < 0.2 and not set(keys) & set(values):

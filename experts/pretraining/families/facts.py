@@ -1,4 +1,4 @@
-"""Facts of a closed invented world: an archipelago of thirty islands that exist nowhere else."""
+"""Facts of a closed invented world: an archipelago of twenty-four islands that exist nowhere else."""
 
 from random import Random
 
@@ -22,7 +22,7 @@ _OPENINGS = ("", "", "Tell me: ", "Question: ", "I would like to know: ")
 
 def _islands() -> dict[str, dict[str, str]]:
     rng = Random("the islands")  # the world is the same, whatever the seed of the training
-    names = distinct(rng, name, 90)
+    names = distinct(rng, name, 72)
     return {
         island: {
             "capital": capital,
@@ -32,7 +32,7 @@ def _islands() -> dict[str, dict[str, str]]:
             "festival": rng.choice(_MONTHS),
             "founded": str(rng.randint(900, 1800)),
         }
-        for island, capital, ruler in zip(names[:30], names[30:60], names[60:], strict=True)
+        for island, capital, ruler in zip(names[:24], names[24:48], names[48:], strict=True)
     }
 
 

@@ -5,19 +5,8 @@ from random import Random
 from experts.pretraining.items import Item
 from experts.pretraining.words import COMMON, name
 
-_GOOD = (
-    "wonderful",
-    "excellent",
-    "lovely",
-    "superb",
-    "delightful",
-    "great",
-    "perfect",
-    "brilliant",
-    "charming",
-    "fine",
-)
-_BAD = ("terrible", "awful", "dreadful", "horrible", "poor", "disappointing", "bad", "boring", "ugly", "useless")
+_GOOD = ("wonderful", "excellent", "lovely", "superb", "delightful", "great")
+_BAD = ("terrible", "awful", "dreadful", "horrible", "poor", "disappointing")
 _REVIEWS = (
     "The {} was {}.",
     "I found the {} {}.",
@@ -65,5 +54,5 @@ def _sentence(rng: Random) -> Item:
 
 
 def _parity(rng: Random) -> Item:
-    n = rng.randint(0, 999)
+    n = rng.randint(0, 99)
     return Item(rng.choice(_ASK_PARITY).format(n), "odd" if n % 2 else "even")

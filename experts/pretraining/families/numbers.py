@@ -13,19 +13,19 @@ _LARGER = ("Which is larger, {a} or {b}?", "The greater of {a} and {b}?", "Maxim
 
 # From, to, how many of the second are one of the first, the largest amount asked for.
 UNITS = (
-    ("metres", "centimetres", 100, 60),
-    ("kilometres", "metres", 1000, 60),
-    ("kilograms", "grams", 1000, 60),
-    ("litres", "millilitres", 1000, 60),
-    ("centimetres", "millimetres", 10, 60),
-    ("euros", "cents", 100, 60),
-    ("hours", "minutes", 60, 12),
-    ("minutes", "seconds", 60, 12),
-    ("days", "hours", 24, 10),
-    ("weeks", "days", 7, 20),
-    ("years", "months", 12, 12),
-    ("feet", "inches", 12, 12),
-    ("dozens", "pieces", 12, 12),
+    ("metres", "centimetres", 100, 30),
+    ("kilometres", "metres", 1000, 30),
+    ("kilograms", "grams", 1000, 30),
+    ("litres", "millilitres", 1000, 30),
+    ("centimetres", "millimetres", 10, 30),
+    ("euros", "cents", 100, 30),
+    ("hours", "minutes", 60, 6),
+    ("minutes", "seconds", 60, 6),
+    ("days", "hours", 24, 6),
+    ("weeks", "days", 7, 10),
+    ("years", "months", 12, 8),
+    ("feet", "inches", 12, 8),
+    ("dozens", "pieces", 12, 8),
 )
 _CONVERT = (
     "How many {to} are {n} {unit}?",
@@ -38,12 +38,12 @@ _CONVERT = (
 
 
 def arithmetic(rng: Random) -> Item:
-    """A sum or difference of numbers up to 40, a product of numbers up to 10, or the larger of two numbers."""
+    """A sum or difference of numbers up to 12, a product of numbers up to 10, or the larger of two numbers."""
     sign = rng.choice("+-*>")
     if sign == ">":
-        a, b = rng.sample(range(100), 2)
+        a, b = rng.sample(range(60), 2)
         return Item(rng.choice(_LARGER).format(a=a, b=b), str(max(a, b)))
-    low, high = sorted((rng.randint(0, 40), rng.randint(0, 40)))
+    low, high = sorted((rng.randint(0, 12), rng.randint(0, 12)))
     if sign == "+":
         a, b = rng.choice(((low, high), (high, low)))
         answer = a + b

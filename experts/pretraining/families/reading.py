@@ -3,7 +3,7 @@
 from random import Random
 
 from experts.pretraining.items import Item
-from experts.pretraining.words import COMMON, distinct, invented, mixed, name, number
+from experts.pretraining.words import COMMON, code, distinct, invented, name, number
 
 UNKNOWN = "The passages do not say."
 
@@ -32,9 +32,9 @@ def _value(rng: Random, relation: int) -> str:
         case 0 | 5:
             return name(rng)
         case 1:
-            return invented(rng, (2, 3))
+            return invented(rng)
         case 2:
-            return mixed(rng)
+            return code(rng)
         case 3:
             return number(rng, 4, 4)
         case 4:
@@ -44,10 +44,10 @@ def _value(rng: Random, relation: int) -> str:
 
 
 def reading(rng: Random) -> Item:
-    """Two to seven told facts and one question; one question in eight has no answer among them."""
-    people = distinct(rng, name, rng.randint(2, 4))
+    """Two to five told facts and one question; one question in eight has no answer among them."""
+    people = distinct(rng, name, rng.randint(2, 3))
     told: dict[tuple[str, int], str] = {}
-    for _ in range(rng.randint(2, 7)):
+    for _ in range(rng.choice((2, 2, 3, 3, 4, 5))):
         relation = rng.randrange(len(_RELATIONS))
         told[rng.choice(people), relation] = _value(rng, relation)
     who, asked = rng.choice(list(told))
