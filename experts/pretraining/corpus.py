@@ -31,16 +31,16 @@ FAMILIES: dict[str, Family] = {
 }
 # How often a family is drawn. Copying and look-up carry the rest: without them nothing else generalises.
 SHARES = {
-    "copying": 0.17,
-    "look_up": 0.22,
-    "reading": 0.12,
-    "forms": 0.10,
+    "copying": 0.14,
+    "look_up": 0.18,
+    "reading": 0.11,
+    "forms": 0.08,
     "code": 0.05,
-    "facts": 0.06,
+    "facts": 0.08,
     "definitions": 0.04,
-    "classification": 0.05,
-    "strings": 0.08,
-    "arithmetic": 0.08,
+    "classification": 0.07,
+    "strings": 0.10,
+    "arithmetic": 0.12,
     "units": 0.03,
 }
 WITH_SYSTEM = 0.15
@@ -62,18 +62,20 @@ def conversations(seed: int) -> Iterator[Conversation]:
     """An endless series of conversations to train on, none of them with a held-out prompt."""
     rng = Random(seed)
     while True:
-        turns = [_trained(rng)]
-        if rng.random() < WITH_EARLIER_TURN:
-            turns.append(_trained(rng))
+        items = [_trained(rng) for _ in range(2 if rng.random() < WITH_EARLIER_TURN else 1)]
         messages = [{"role": "system", "content": rng.choice(_SYSTEM_PROMPTS)}] if rng.random() < WITH_SYSTEM else []
-        for item in turns:
-            messages += turn(item)
+        for item in items:
+            messages += turns(item)
         yield messages
 
 
-def turn(item: Item) -> Conversation:
-    """A question and its answer as chat messages."""
-    return [{"role": "user", "content": item.prompt}, {"role": "assistant", "content": item.answer}]
+def turns(item: Item) -> Conversation:
+    """A question, its answer, and all that follow on them, as chat messages."""
+    return [
+        message
+        for one in (item, *item.follow_ups)
+        for message in ({"role": "user", "content": one.prompt}, {"role": "assistant", "content": one.answer})
+    ]
 
 
 def held_out(family: str, count: int, seed: int) -> list[Item]:

@@ -10,10 +10,15 @@ HELD_OUT_ONE_IN = 16
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt and the only answer that counts as right."""
+    """A prompt and the only answer that counts as right.
+
+    ``follow_ups`` are more questions about the same text, in the order in which they may follow the first. They make
+    training cheaper: one table that was read serves several answers.
+    """
 
     prompt: str
     answer: str
+    follow_ups: tuple["Item", ...] = ()
 
 
 # A family draws an item from a random source; the same state of the source gives the same item.

@@ -22,6 +22,7 @@ _KEYS: tuple[Kind, ...] = (invented, name, short, code, identifier)
 _VALUES: tuple[Kind, ...] = (invented, name, short, code, number, anything)
 # Mostly short tables: what is learned on them carries over to longer ones, and many more fit into the same time.
 _PAIR_COUNTS = (2, 2, 2, 3, 3, 4, 5, 7)
+_QUESTIONS_PER_TABLE = 4
 _PAIRS = ("{}: {}", "{} = {}", "{} -> {}", "{} is {}", "{} {}", "{} has {}")
 _ASK_VALUE = (
     "What is {}?",
@@ -41,13 +42,14 @@ def copying(rng: Random) -> Item:
 
 
 def look_up(rng: Random) -> Item:
-    """A table of two to seven pairs of which one is asked for, by its key or, one time in five, by its value."""
+    """A table of two to seven pairs of which one is asked for, by its key or, one time in eight, by its value."""
     count = rng.choice(_PAIR_COUNTS)
     keys, values = distinct(rng, rng.choice(_KEYS), count), distinct(rng, rng.choice(_VALUES), count)
-    asked = rng.randrange(count)
-    if rng.random() < 0.2 and not set(keys) & set(values):
-        return _question(rng, _table(rng, keys, values), rng.choice(_ASK_KEY).format(values[asked]), keys[asked])
-    return _question(rng, _table(rng, keys, values), rng.choice(_ASK_VALUE).format(keys[asked]), values[asked])
+    order = rng.sample(range(count), min(count, _QUESTIONS_PER_TABLE))
+    first, *others = (_question(rng, keys[asked], values[asked]) for asked in order)
+    table = _table(rng, keys, values)
+    layout = rng.choice(("{table}\n{question}", "{question}\n{table}", "Table:\n{table}\n\n{question}"))
+    return Item(layout.format(table=table, question=first.prompt), first.answer, tuple(others))
 
 
 def _table(rng: Random, keys: list[str], values: list[str]) -> str:
@@ -57,5 +59,7 @@ def _table(rng: Random, keys: list[str], values: list[str]) -> str:
     return rng.choice(("\n", ", ", "; ")).join(pair.format(*both) for both in zip(keys, values, strict=True))
 
 
-def _question(rng: Random, table: str, question: str, answer: str) -> Item:
-    return Item(rng.choice((f"{table}\n{question}", f"{question}\n{table}", f"Table:\n{table}\n\n{question}")), answer)
+def _question(rng: Random, key: str, value: str) -> Item:
+    if rng.random() < 0.125:
+        return Item(rng.choice(_ASK_KEY).format(value), key)
+    return Item(rng.choice(_ASK_VALUE).format(key), value)

@@ -5,6 +5,7 @@ from random import Random
 from experts.pretraining.items import Item
 from experts.pretraining.words import COMMON, code, distinct, invented, name, number
 
+_FOLLOW_UPS = 2
 UNKNOWN = "The passages do not say."
 
 # What is told of somebody, how it is asked; the answer is the value.
@@ -50,12 +51,18 @@ def reading(rng: Random) -> Item:
     for _ in range(rng.choice((2, 2, 3, 3, 4, 5))):
         relation = rng.randrange(len(_RELATIONS))
         told[rng.choice(people), relation] = _value(rng, relation)
-    who, asked = rng.choice(list(told))
-    answer = told[who, asked]
+    first, *others = rng.sample(list(told), min(len(told), 1 + _FOLLOW_UPS))
+    answer = told[first]
     if rng.random() < 0.125:
-        del told[who, asked]
+        del told[first]
         answer = UNKNOWN
-    return Item(_layout(rng, told, rng.choice(_RELATIONS[asked][1]).format(who=who)), answer)
+    follow_ups = tuple(Item(_ask(rng, other), told[other]) for other in others)
+    return Item(_layout(rng, told, _ask(rng, first)), answer, follow_ups)
+
+
+def _ask(rng: Random, fact: tuple[str, int]) -> str:
+    who, relation = fact
+    return rng.choice(_RELATIONS[relation][1]).format(who=who)
 
 
 def _layout(rng: Random, told: dict[tuple[str, int], str], question: str) -> str:
