@@ -6,6 +6,8 @@ catalogue/
     card.yaml                who this expert is
     exemplars.txt            queries that belong to it, one per line
     documents/               what it knows: .md .txt .html .pdf .jsonl files (optional)
+    train.jsonl              examples an adapter is trained on (optional)
+    test.jsonl               examples it is measured on (optional; else a part of those above)
 """
 
 import re
@@ -51,7 +53,11 @@ class Capability(Part):
 
 
 class Card(Part):
-    """Who an expert is, as written in ``card.yaml``."""
+    """Who an expert is, as written in ``card.yaml``.
+
+    ``adapter`` is said of experts that answer with an adapter of their own and never without it; ``retrieval`` lets an
+    engine that generates read passages of the library; ``model`` is a name on a server of the engine ``openai``.
+    """
 
     name: Name
     title: Text
@@ -61,12 +67,19 @@ class Card(Part):
     capabilities: list[Capability] = []
     keywords: list[Annotated[str, StringConstraints(to_lower=True, strip_whitespace=True, min_length=2, max_length=60)]]
     limits: list[Text] = []
+    adapter: bool = False
+    retrieval: bool = False
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
 
 class CatalogueExpert(Part):
+    """``train`` and ``test`` are the files of examples of an expert that learns."""
+
     card: Card
     exemplars: list[str]
     documents: list[Document]
+    train: Path | None = None
+    test: Path | None = None
 
 
 class Catalogue(Part):
@@ -98,7 +111,14 @@ def read_expert(folder: Path) -> CatalogueExpert:
     exemplars = _lines(folder / "exemplars.txt")
     if not exemplars:
         raise BadCatalogue(f"{folder / 'exemplars.txt'} holds no queries; a router cannot be trained without them")
-    return CatalogueExpert(card=card, exemplars=exemplars, documents=_documents(folder / "documents"))
+    train, test = folder / "train.jsonl", folder / "test.jsonl"
+    return CatalogueExpert(
+        card=card if not train.exists() else card.model_copy(update={"adapter": True}),
+        exemplars=exemplars,
+        documents=_documents(folder / "documents"),
+        train=train if train.exists() else None,
+        test=test if train.exists() and test.exists() else None,
+    )
 
 
 def read_card(path: Path) -> Card:

@@ -1,6 +1,7 @@
 """Loading experts, and changing their documents."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from experts import kinds
 from experts.cards import CatalogueExpert, read_catalogue
 from experts.reading.files import read_documents, readable
 from jobs.errors import BadInput
+from jobs.learning import create_from_catalogue
 from storage import catalogue, jobs
 from storage.catalogue import NewDocument, NewExpert
 from storage.database import transact
@@ -17,7 +19,6 @@ from storage.hints import JobHint
 from worker.runtime import Runtime
 
 SHIPPED = Path(__file__).parent.parent / "experts" / "catalogue"
-_REFRESH = "refresh"
 
 
 def shipped_names() -> set[str]:
@@ -25,14 +26,26 @@ def shipped_names() -> set[str]:
     return {folder.name for folder in SHIPPED.iterdir() if folder.is_dir()}
 
 
-def load(runtime: Runtime, folder: Path) -> tuple[list[str], list[str]]:
-    """Store the catalogue in ``folder``: (its experts, those that changed). Nothing is stored unless all is right.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What loading a catalogue came to: its experts, those that changed, and the jobs in which experts learn."""
 
-    Experts that are stored already but not in the folder stay. Raises BadCatalogue.
+    experts: list[str]
+    changed: list[str]
+    jobs: list[int]
+
+
+def load(runtime: Runtime, folder: Path) -> Loaded:
+    """Store the catalogue in ``folder``. Nothing is stored unless all is right.
+
+    Experts that are stored already but not in the folder stay. One with examples to learn from is stored once it has
+    learned; its training is queued here. Raises BadCatalogue, BadInput, CannotTrain.
     """
     read = read_catalogue(folder)
     default = runtime.settings.engine.default
-    new = [_stored(expert, default) for expert in read.experts]
+    known = set(transact(runtime.engine, catalogue.names))
+    learning = [expert for expert in read.experts if expert.train is not None and expert.card.name not in known]
+    new = [_stored(expert, default) for expert in read.experts if expert not in learning]
 
     def store(connection: Connection) -> list[str]:
         changed = [expert.name for expert in new if catalogue.put_expert(connection, expert)]
@@ -40,7 +53,9 @@ def load(runtime: Runtime, folder: Path) -> tuple[list[str], list[str]]:
             catalogue.put_exemplars(connection, None, read.outside)
         return changed
 
-    return [expert.name for expert in new], transact(runtime.engine, store)
+    changed = transact(runtime.engine, store)
+    queued = [create_from_catalogue(runtime, expert) for expert in learning]
+    return Loaded([expert.card.name for expert in read.experts], changed, queued)
 
 
 def _stored(expert: CatalogueExpert, default_engine: str) -> NewExpert:
@@ -95,7 +110,7 @@ def remove_documents(runtime: Runtime, expert: str, names: Sequence[str]) -> lis
 
 def refresh(runtime: Runtime) -> int:
     """Ask for indexes and router to be brought in line with what is stored; the job's number."""
-    job_id = transact(runtime.engine, lambda c: jobs.add(c, _REFRESH))
+    job_id = transact(runtime.engine, jobs.add_refresh)
     runtime.dispatcher.send([JobHint(job_id)])
     return job_id
 

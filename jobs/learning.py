@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experts.adapters.data import Example, check_enough, read_examples
-from experts.adapters.rows import BadRow
 from sqlalchemy import Connection
 
+from experts.adapters.data import Example, check_enough, read_examples
+from experts.adapters.rows import BadRow
 from experts.adapters.stored import to_line
-from experts.cards import NAME, Card
+from experts.cards import NAME, Card, CatalogueExpert
 from experts.kinds import ENGINES, check
 from jobs.errors import BadInput
 from storage import catalogue, expert_versions, jobs
@@ -22,7 +22,7 @@ from storage.expert_versions import VersionView
 from storage.hints import JobHint
 from worker.runtime import Runtime
 
-_GENERATIVE = "transformers"
+GENERATIVE = "transformers"
 # Prompts of the training data that become exemplars of a new expert, so that the router knows it.
 _EXEMPLARS = 200
 _MAX_EXEMPLAR_CHARS = 2000
@@ -51,7 +51,7 @@ class Creation:
     exemplars: Sequence[str] = ()
     keywords: Sequence[str] = ()
     parent: str | None = None
-    engine: str = _GENERATIVE
+    engine: str = GENERATIVE
     rank: int | None = None
     complex_domain: bool = False
 
@@ -74,16 +74,31 @@ def create(runtime: Runtime, new: Creation) -> tuple[int, Given]:
         title=new.domain.strip().capitalize(),
         description=new.description or f"Learned answers about {new.domain}.",
         parent=new.parent,
+        engine=new.engine,
         keywords=list(new.keywords),
+        adapter=True,
     )
+    exemplars = list(new.exemplars) or exemplars_of(data.examples)
+    training = _training(new.name, data, validation, new.rank, new.complex_domain)
+    return _create(runtime, card, exemplars, training), data
+
+
+def create_from_catalogue(runtime: Runtime, expert: CatalogueExpert) -> int:
+    """Queue the making of a catalogue's expert that learns; the job's number. Raises BadInput, CannotTrain."""
+    data, validation = _given(runtime, str(expert.train), None if expert.test is None else str(expert.test))
+    training = _training(expert.card.name, data, validation, None, complex_domain=False)
+    return _create(runtime, expert.card, expert.exemplars, training)
+
+
+def _create(runtime: Runtime, card: Card, exemplars: Sequence[str], training: dict[str, Any]) -> int:
     params = {
         "mode": "create",
-        "card": card.model_dump(mode="json", exclude={"name", "engine"}) | {"adapter": True},
-        "engine": new.engine,
-        "exemplars": list(new.exemplars) or exemplars_of(data.examples),
-        **_training(new.name, data, validation, new.rank, new.complex_domain),
+        "card": card.model_dump(mode="json", exclude={"name", "engine"}),
+        "engine": card.engine or GENERATIVE,
+        "exemplars": list(exemplars),
+        **training,
     }
-    return _queue(runtime, "train_expert", params, new.name), data
+    return _queue(runtime, "train_expert", params, card.name)
 
 
 def train(
@@ -138,7 +153,7 @@ def promote(runtime: Runtime, name: str, number: int) -> tuple[VersionView, int 
     def move(connection: Connection) -> tuple[VersionView, int | None]:
         view = expert_versions.promote(connection, name, number)
         served = catalogue.expert(connection, name).serving
-        return view, None if served else jobs.add(connection, "refresh")
+        return view, None if served else jobs.add_refresh(connection)
 
     return _with_hint(runtime, transact(runtime.engine, move))
 
@@ -155,7 +170,7 @@ def retire(runtime: Runtime, name: str) -> int | None:
         others = [e.name for e in catalogue.experts(connection) if not e.retired and e.name != name]
         if not others:
             raise NotAllowed(f"{name} is the last expert; queries must go somewhere")
-        return None, jobs.add(connection, "refresh") if expert_versions.retire(connection, name) else None
+        return None, jobs.add_refresh(connection) if expert_versions.retire(connection, name) else None
 
     return _with_hint(runtime, transact(runtime.engine, move))[1]
 

@@ -73,6 +73,14 @@ def add(
     return job_id
 
 
+def add_refresh(connection: Connection) -> int:
+    """Ask for indexes and router to be brought in line; the id of the job, which may be one that waits already."""
+    waiting: int | None = connection.execute(
+        text("SELECT id FROM job WHERE kind = 'refresh' AND state = 'queued' ORDER BY id LIMIT 1 FOR UPDATE")
+    ).scalar_one_or_none()
+    return add(connection, "refresh") if waiting is None else waiting
+
+
 def _busy(connection: Connection, subject: str | None) -> str:
     other = connection.execute(
         text(f"SELECT id, kind, state FROM job WHERE subject = :subject AND state IN ({in_list(JOB_OPEN)})"),

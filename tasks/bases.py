@@ -1,11 +1,11 @@
 """The base model and what hangs on it, as training and answering use them."""
 
 from dataclasses import replace
+from typing import Any
 
 from experts.adapters.spec import LoraSpec, for_complex_domain, suggested
-from experts.language.base import Base, BaseSpec, load_base
-
 from experts.engines.base import EngineSpec, GenerativeSpec
+from experts.language.base import Base, BaseSpec, load_base
 from tasks.models import Resident
 from worker.settings import Settings
 
@@ -22,23 +22,19 @@ def base(settings: Settings) -> Base:
 def lora_spec(settings: Settings, base: Base, *, rank: int | None = None, complex_domain: bool = False) -> LoraSpec:
     """How an adapter on this base is trained. Raises CannotTrain for settings that make no sense."""
     training = settings.training
-    spec = suggested(base.num_parameters)
-    wanted = {
-        "rank": rank or training.rank,
-        "alpha": training.alpha or (2 * (rank or training.rank) if rank or training.rank else None),
+    rank = rank or training.rank
+    wanted: dict[str, Any] = {
+        "rank": rank,
+        "alpha": training.alpha or (None if rank is None else 2 * rank),
         "target_modules": None if training.target_modules is None else tuple(training.target_modules),
         "learning_rate": training.learning_rate,
         "epochs": training.epochs,
+        "batch_size": training.batch_size,
+        "max_length": training.max_length,
         "max_seconds": training.max_seconds,
     }
-    spec = replace(
-        spec,
-        batch_size=training.batch_size,
-        max_length=training.max_length,
-        patience=training.patience,
-        seed=training.seed,
-        **{name: value for name, value in wanted.items() if value is not None},
-    )
+    said = {name: value for name, value in wanted.items() if value is not None}
+    spec = replace(suggested(base.num_parameters), patience=training.patience, seed=training.seed, **said)
     return for_complex_domain(spec) if complex_domain else spec
 
 

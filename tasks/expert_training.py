@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sqlalchemy import Connection
+
 from experts.adapters.data import Example, check_enough, split
 from experts.adapters.evaluation import compare
 from experts.adapters.files import adapter_files
@@ -13,11 +15,9 @@ from experts.adapters.fingerprint import take_fingerprint
 from experts.adapters.following import Progress
 from experts.adapters.gate import Verdict, gate
 from experts.adapters.training import Trained, train_adapter
+from experts.errors import ExpertsError, Stopped
 from experts.language.base import Base, weights_sha256
 from experts.language.prompting import USER, Turn
-from sqlalchemy import Connection
-
-from experts.errors import ExpertsError, Stopped
 from storage import catalogue, expert_versions, feedback, job_control, jobs, training_sets
 from storage.expert_versions import Adapter, VersionView
 from storage.hints import JobHint
@@ -203,7 +203,7 @@ class _Training:
             if verdict.promote:
                 expert_versions.promote(connection, name, number)
                 if not catalogue.expert(connection, name).serving:
-                    refresh = jobs.add(connection, "refresh")
+                    refresh = jobs.add_refresh(connection)
             return expert_versions.version(connection, name, number), refresh
 
         version, refresh = job.transact(register)

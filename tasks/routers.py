@@ -124,8 +124,9 @@ class RouterTraining:
         self._vectors = needs_vectors(kind)
         self._passages = passages or {}
         self._labelled = labelled
-        self._experts: list[ExpertView] = job.transact(catalogue.experts)
-        stored = [Labelled(text, name) for name, text in job.transact(catalogue.exemplars)]
+        self._experts: list[ExpertView] = [e for e in job.transact(catalogue.experts) if not e.retired]
+        known = {None, *(expert.name for expert in self._experts)}  # of a candidate or a retired one nothing is learned
+        stored = [Labelled(text, name) for name, text in job.transact(catalogue.exemplars) if name in known]
         self._rows = list(dict.fromkeys([*stored, *(labelled.rows if labelled is not None else ())]))
         routing = job.settings.routing
         self.content = _hash(

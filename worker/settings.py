@@ -152,8 +152,10 @@ class Training(Section):
         None, description="default 2e-4, on a small base 1e-2"
     )
     epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="default 3, on a small base 40")
-    batch_size: Positive = Field(16, description="examples of one step")
-    max_length: Positive = Field(1024, description="tokens of an example; longer ones are left out and reported")
+    batch_size: Positive | None = Field(None, description="examples of one step; default 16, on a small base 32")
+    max_length: Positive | None = Field(
+        None, description="tokens of an example, longer ones are left out; default 1024, on a small base 512"
+    )
     patience: Positive = Field(4, description="measurements without progress after which training ends")
     max_seconds: Seconds | None = Field(None, description="time after which training ends with the best it has")
     min_examples: Annotated[int, Field(ge=2)] = Field(20, description="examples below which nothing is trained")

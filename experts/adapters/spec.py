@@ -66,6 +66,25 @@ class LoraSpec:
             raise CannotTrain(f"max_seconds of the adapter is {self.max_seconds}; it is more than 0, or none")
 
 
+# Below so many parameters a base counts as small.
+SMALL = 100_000_000
+
+
+def suggested(num_parameters: int) -> LoraSpec:
+    """What has been found to work on bases of this size, where nobody says otherwise; measured: see DECISIONS.md."""
+    if num_parameters >= SMALL:
+        return LoraSpec()
+    return LoraSpec(
+        rank=8,
+        alpha=16,
+        target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),
+        learning_rate=1e-2,
+        epochs=25,
+        batch_size=32,
+        max_length=512,
+    )
+
+
 def for_complex_domain(spec: LoraSpec) -> LoraSpec:
     """The same with a larger rank and twice the alpha, for a domain that a small adapter cannot hold."""
     return replace(spec, rank=spec.rank + _MORE_RANK, alpha=2 * spec.alpha)

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 import orjson
-from experts.adapters.data import Example
-from experts.language.prompting import Turn
 
+from experts.adapters.data import Example
 from experts.errors import CannotTrain
+from experts.language.prompting import Turn
 
 
 def to_line(example: Example) -> bytes:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from experts.errors import ModelUnusable
 
+# The name of the small base that comes with the program.
+BUNDLED = "bundled"
+_BUNDLED_FOLDER = Path(__file__).parent.parent / "pretraining" / "model"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Only these are fetched from a hub: no pickled weights and no code.
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
@@ -22,7 +25,8 @@ class BaseFiles:
 
 def find_files(name: str) -> BaseFiles:
     """The files of the folder or hub id ``name``. Raises ModelUnusable naming what is missing."""
-    folder = Path(name) if Path(name).is_dir() else _fetch(name)
+    folder = _BUNDLED_FOLDER if name == BUNDLED else Path(name)
+    folder = folder if folder.is_dir() else _fetch(name)
     if not (folder / "config.json").is_file():
         raise ModelUnusable(f"base {name!r} lacks config.json")
     weights = _weights(folder, name)

@@ -97,12 +97,14 @@ def load(
 ) -> None:
     """Load a catalogue of experts: store it, index its documents, train the router."""
     client = runtime()
-    names, changed = catalogue.load(client, folder)
+    loaded = catalogue.load(client, folder)
     if not as_json:
-        say(f"stored {', '.join(names)}; changed: {', '.join(changed) or 'nothing'}")
+        say(f"stored {', '.join(loaded.experts)}; changed: {', '.join(loaded.changed) or 'nothing'}")
+        if loaded.jobs:
+            say(f"learning, and serving when they have: jobs {', '.join(map(str, loaded.jobs))} (`moe jobs list`)")
     result = _bring_in_line(no_wait, as_json)
     if as_json:
-        emit_json({"experts": names, "changed": changed, **result})
+        emit_json({"experts": loaded.experts, "changed": loaded.changed, "learning": loaded.jobs, **result})
 
 
 @docs_app.command("add")

@@ -77,7 +77,7 @@ def load_if_empty(config: Settings) -> None:
     foreign = set(transact(client.engine, stored.names)) - catalogue.shipped_names()
     if foreign or transact(client.engine, versions.live_router) is not None:
         return
-    names, _ = catalogue.load(client, catalogue.SHIPPED)
+    names = catalogue.load(client, catalogue.SHIPPED).experts
     note(f"loading the shipped experts: {', '.join(names)}")
     wait_for_job(client, catalogue.refresh(client), on_event=note)
 

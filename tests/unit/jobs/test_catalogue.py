@@ -9,6 +9,7 @@ import redis
 
 from experts.errors import BadCatalogue, BadDocument
 from jobs import catalogue, training_jobs
+from jobs.catalogue import Loaded
 from jobs.errors import BadInput, Failed
 from storage import jobs
 from storage.database import transact
@@ -47,7 +48,7 @@ def claim(client: Runtime, job_id: int) -> ClaimedJob:
 
 
 def test_a_catalogue_is_stored(bare_client: Runtime, folder: Path) -> None:
-    assert catalogue.load(bare_client, folder) == (["north", "south"], ["north", "south"])
+    assert catalogue.load(bare_client, folder) == Loaded(["north", "south"], ["north", "south"], [])
     assert documents(bare_client) == ["deep/ice", "snow"]
     found = catalogue.listing(bare_client)
     assert found[0] == {
@@ -68,13 +69,13 @@ def test_a_catalogue_is_stored(bare_client: Runtime, folder: Path) -> None:
 
 def test_loading_again_changes_nothing(bare_client: Runtime, folder: Path) -> None:
     catalogue.load(bare_client, folder)
-    assert catalogue.load(bare_client, folder) == (["north", "south"], [])
+    assert catalogue.load(bare_client, folder) == Loaded(["north", "south"], [], [])
 
 
 def test_only_what_changed_is_told(bare_client: Runtime, folder: Path) -> None:
     catalogue.load(bare_client, folder)
     (folder / "south" / "card.yaml").write_text(CARD.format(name="south") + "engine: echo\n")
-    assert catalogue.load(bare_client, folder) == (["north", "south"], ["south"])
+    assert catalogue.load(bare_client, folder) == Loaded(["north", "south"], ["south"], [])
     assert [(e["version"], e["engine"]) for e in catalogue.listing(bare_client)] == [(1, "extractive"), (2, "echo")]
 
 
@@ -91,7 +92,8 @@ def test_nothing_is_stored_unless_all_of_it_is_right(bare_client: Runtime, folde
 
 
 def test_the_shipped_catalogue_loads(bare_client: Runtime) -> None:
-    names, changed = catalogue.load(bare_client, catalogue.SHIPPED)
+    loaded = catalogue.load(bare_client, catalogue.SHIPPED)
+    names, changed = loaded.experts, loaded.changed
     assert names == changed == ["code", "finance", "general", "legal", "medical", "nlp", "science", "technical"]
 
 
