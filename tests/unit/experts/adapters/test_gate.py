@@ -69,6 +69,11 @@ def test_every_reason_is_named() -> None:
     assert len(verdict.reasons) == 4
 
 
+def test_better_than_nothing_may_not_be_good_enough() -> None:
+    assert gate(GOOD, BASE, floor=0.6).promote
+    assert gate(GOOD, BASE, floor=0.61).reasons == ["a mean F1 of 0.600 is below 0.610"]
+
+
 def test_few_examples_prove_nothing() -> None:
     verdict = gate(right(*range(9), of=9), right(of=9))
 
