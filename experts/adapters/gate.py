@@ -30,6 +30,7 @@ def gate(
     *,
     minimum: int = MINIMUM,
     margin: float = MARGIN,
+    floor: float = 0.0,
 ) -> Verdict:
     """The verdict on held-out data.
 
@@ -37,7 +38,7 @@ def gate(
     F1, lies above zero, and neither is worse. It must not be worse than the version before, and no other expert may
     answer its own evaluation set worse after than before (``others_*``: a score for each example, by the expert's
     name). Worse is a difference whose interval lies below zero, or whose mean is below ``-margin``. Fewer than
-    ``minimum`` examples prove nothing.
+    ``minimum`` examples prove nothing, and a mean F1 below ``floor`` is not enough however little the base knows.
 
     Raises ValueError for evaluations of different examples.
     """
@@ -48,6 +49,8 @@ def gate(
     better = any(difference.low > 0 for difference in both) and not any(_worse(d, margin) for d in both)
     gain = f"{_shown(against_base.exact, 'exact answers')}, {_shown(against_base.f1, 'F1')} against the base"
     reasons = [] if better else [f"not better than the base: {gain}"]
+    if candidate.f1 < floor:
+        reasons.append(f"a mean F1 of {candidate.f1:.3f} is below {floor:.3f}")
     if previous is not None:
         against_previous = compare(candidate, previous)
         reasons += [

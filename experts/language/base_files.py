@@ -1,4 +1,4 @@
-"""The files of a base: found in a folder or fetched from the hub, whole, and with no pickle among what is loaded."""
+"""The files of a base: found in a folder or fetched from the hub, whole, and none among them that could run code."""
 
 import json
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from experts.errors import ModelUnusable
 BUNDLED = "bundled"
 _BUNDLED_FOLDER = Path(__file__).parent.parent / "pretraining" / "model"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-# Only these are fetched from a hub: no pickled weights and no code.
+# Only these are fetched from a hub: no weights in other forms and no code.
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt"]
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ def _weights(folder: Path, name: str) -> list[Path]:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ModelUnusable(f"base {name!r}: {INDEX} is not an index of weights") from error
         return [folder / Path(str(part)).name for part in sorted(parts)]
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
-    if pickles:
+    unsafe = sorted(file.name for file in folder.iterdir() if file.suffix in _UNSAFE)
+    if unsafe:
         raise ModelUnusable(
-            f"base {name!r} has its weights as pickles only ({pickles[0]}); they can run code when they are loaded, "
+            f"base {name!r} has its weights only as {unsafe[0]}; such files can run code when they are loaded, "
             "so only safetensors are read"
         )
     raise ModelUnusable(f"base {name!r} lacks {SINGLE}")
