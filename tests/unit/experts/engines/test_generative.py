@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from experts.adapters.files import adapter_files
+from experts.adapters.fingerprint import take_fingerprint
+from experts.adapters.spec import LoraSpec
 from experts.documents import Document
 from experts.encoders.hashing import HashingEncoder
 from experts.engines.base import (
@@ -171,6 +174,33 @@ def test_a_question_that_is_too_long_is_said_to_be_and_harms_no_other(base: Base
     assert not long.answered
     assert "too long for the law expert" in long.text
     assert [first, last] == engine.answer(EngineBatch("law", {}, [queries[0], queries[2]], None, None))
+
+
+def test_an_adapter_is_read_from_its_files_and_not_once_they_are_others(
+    base: Base, weights: dict[str, AdapterWeights], tmp_path: Path
+) -> None:
+    spec = LoraSpec(rank=4, alpha=8, target_modules=ALL)
+    for name in ("a", "b"):
+        held = weights[name]
+        (tmp_path / name).mkdir()
+        for file, content in adapter_files(base, held, spec, take_fingerprint(base, held, ("why?",))).items():
+            (tmp_path / name / file).write_bytes(content)
+    engine = make_engine("transformers", EngineSpec(generative=GenerativeSpec(base.spec.name, max_tokens=10)))
+    queries = [EngineQuery(text) for text in TEXTS]
+
+    def ask(name: str, sha256: str) -> list[EngineAnswer]:
+        reference = AdapterReference(str(tmp_path / name), sha256, base.sha256)
+        return engine.answer(EngineBatch(name, {}, queries, None, None, reference))
+
+    found = [answer.text for answer in ask("a", weights["a"].sha256)]
+    assert found == [plain(base, text, weights["a"]) for text in TEXTS]
+    with pytest.raises(ModelUnusable, match=weights["b"].sha256[:12]):
+        ask("b", weights["a"].sha256)
+    with pytest.raises(ModelUnusable):
+        ask("nowhere", weights["a"].sha256)
+    (tmp_path / "b" / "adapter_model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ModelUnusable):
+        ask("b", weights["b"].sha256)
 
 
 def test_without_a_base_there_is_no_engine(tmp_path: Path) -> None:

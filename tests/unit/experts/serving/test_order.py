@@ -1,5 +1,10 @@
 """The order of rows: each once, few adapters at a time, lengths alike."""
 
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from experts.serving.order import arrange
 
 
@@ -15,3 +20,18 @@ def test_short_rows_are_not_run_with_rows_many_times_as_long() -> None:
 
 def test_no_rows_have_no_order() -> None:
     assert arrange([], [], [], rows=4, tokens=100) == []
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(
+    asked=st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.integers(1, 3000)), max_size=200),
+    tokens=st.integers(1, 5000),
+)
+def test_every_row_is_run_once(asked: list[tuple[str | None, int]], tokens: int) -> None:
+    adapters, needs = [adapter for adapter, _ in asked], [need for _, need in asked]
+    found = arrange(adapters, needs, ["b"], rows=8, tokens=tokens)
+    assert sorted(place for stretch in found for place in stretch) == list(range(len(asked)))
+    for stretch in found:
+        order = [adapters[place] for place in stretch]
+        changes = sum(one != other for one, other in pairwise(order))
+        assert changes == max(len(set(order)) - 1, 0)
