@@ -143,7 +143,7 @@ class _Training:
         candidate = measuring.of(trained.weights, evaluation)
         plain = measuring.of(None, evaluation)
         previous = None if before is None else measuring.of(before, evaluation)
-        verdict = gate(candidate, plain, previous)
+        verdict = gate(candidate, plain, previous, floor=job.settings.training.floor)
         compared = compare(candidate, plain)
         unchanged = weights_sha256(base.model) == measuring.base_sha256
         metrics = {

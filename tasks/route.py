@@ -119,7 +119,9 @@ def _scorer(work: Work, version: RouterView, known: Mapping[str, ExpertView]) ->
             " load the experts again to train another"
         )
     router = _routers.get(version.id, lambda: _load(work, version))
-    vectors_needed = router.needs_vectors or any(expert.engine in ENGINES_WITH_VECTORS for expert in known.values())
+    vectors_needed = router.needs_vectors or any(
+        expert.engine in ENGINES_WITH_VECTORS or expert.card.get("retrieval") for expert in known.values()
+    )
     return Scorer(router, models.encoder(work.runtime.settings) if vectors_needed else None)
 
 

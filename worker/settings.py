@@ -121,7 +121,9 @@ class Base(Section):
     """The frozen language model that learned experts are adapters of."""
 
     name: str = Field("bundled", description="`bundled` (a small one, for trying), a local folder, or a hub id")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto: as it is stored")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "float32", description="what it is held in; auto: as it is stored, which suits GPUs"
+    )
     device: str = Field("cpu", description="cpu, cuda, cuda:N, or auto (spread over what there is)")
     load_in_8bit: bool = Field(False, description="hold its weights in 8 bit (needs bitsandbytes and a GPU)")
     threads: Positive = Field(1, description="processor threads per process")
@@ -161,6 +163,9 @@ class Training(Section):
     min_examples: Annotated[int, Field(ge=2)] = Field(20, description="examples below which nothing is trained")
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="share of the examples kept for measuring, where no validation file is given"
+    )
+    floor: Share = Field(
+        0.3, description="mean F1 of words below which a version does not go live, whatever the base does"
     )
     max_measured: Positive = Field(
         200, description="examples of other experts a new version is measured on, per expert"

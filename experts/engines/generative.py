@@ -6,10 +6,12 @@ its prompt and are cited.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experts.adapters.files import check_adapter, state
+from experts.adapters.fingerprint import check_fingerprint
 from experts.engines.base import (
     AdapterReference,
     CitedPassage,
@@ -41,9 +43,18 @@ class _Asked:
 
 
 class GenerativeEngine:
-    """Generates with ``base``; ``read`` gives the weights of an adapter, checked against that base."""
+    """Generates with ``base``; ``read`` gives the weights of an adapter, checked against that base.
 
-    def __init__(self, base: Base, spec: EngineSpec, read: Callable[[AdapterReference], Weights]) -> None:
+    ``prove`` is called once with each adapter, before it answers anything, and raises ModelUnusable to refuse it.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        spec: EngineSpec,
+        read: Callable[[AdapterReference], Weights],
+        prove: Callable[[AdapterReference], None],
+    ) -> None:
         self._base, self._passages = base, spec.passages
         self._spec = spec.generative or GenerativeSpec(base.spec.name)
         self._generator = Generator(
@@ -54,6 +65,7 @@ class GenerativeEngine:
             self._layers, _for_base(base, read), ResidencySpec(self._spec.adapters, self._spec.adapter_bytes)
         )
         self.swaps_avoided = 0
+        self._prove, self._proven = prove, set[AdapterReference]()
         encode_prompt(base.tokenizer, [Turn(USER, "?")])  # a base that can be asked nothing is refused here
 
     @property
@@ -91,6 +103,9 @@ class GenerativeEngine:
         try:
             if batch.card.get("adapter") and batch.adapter is None:
                 raise ModelUnusable(f"the card of {batch.expert} names an adapter, but there is none")
+            if batch.adapter is not None and batch.adapter not in self._proven:
+                self._prove(batch.adapter)
+                self._proven.add(batch.adapter)
             passages = self._retrieve(batch)
             return [
                 self._ask_one(read_wish(query, self._spec.max_tokens), batch, found)
@@ -143,6 +158,12 @@ def adapter_reader(base: Base) -> Callable[[AdapterReference], Weights]:
     return read
 
 
+def prove(base: Base, adapter: AdapterReference) -> None:
+    """Ask an adapter what it was asked when it was trained. Raises ModelUnusable unless it says the same again."""
+    folder = Path(adapter.folder)
+    check_fingerprint(base, state(folder), check_adapter(folder, base).fingerprint)
+
+
 def _for_base(base: Base, read: Callable[[AdapterReference], Weights]) -> Callable[[Hashable], Weights]:
     def checked(adapter: Hashable) -> Weights:
         assert isinstance(adapter, AdapterReference)
@@ -182,4 +203,4 @@ def make(spec: EngineSpec) -> GenerativeEngine:
     if chosen is None:
         raise ModelUnusable("the transformers engine needs a base model; name one in the setting engine.base")
     base = load_base(BaseSpec(chosen.base, chosen.dtype, chosen.device, chosen.load_in_8bit, chosen.threads))
-    return GenerativeEngine(base, spec, adapter_reader(base))
+    return GenerativeEngine(base, spec, adapter_reader(base), partial(prove, base))
