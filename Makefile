@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test unit check lint format bench clean
+.PHONY: help setup demo test unit check lint format bench bench-gpu clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP) ## make .venv and install the pinned dependencies
 
@@ -44,10 +44,15 @@ format: setup ## put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## measure: orchestration, the real engine, routing, memory (about fifteen minutes)
+bench: setup ## measure: orchestration, the real engine, routing, memory, adapters (about half an hour)
 	$(BIN)/python -m tests.bench.orchestration --lines 10000 100000 1000000
 	$(BIN)/python -m tests.bench.extractive
 	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.routing
+	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.serving
+	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.learning
+
+bench-gpu: setup ## measure many adapters on a base of seven thousand million parameters with random weights; needs a GPU
+	$(BIN)/python -m tests.bench.serving --gpu
 
 clean: ## remove .venv and the embedded stack's data (stop it first: moe down)
 	rm -rf $(VENV) .moe build *.egg-info

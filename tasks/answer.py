@@ -10,7 +10,7 @@ from celery import Task, shared_task
 from structlog.contextvars import bound_contextvars
 
 from experts.encoders.base import Vectors
-from experts.engines.base import AdapterReference, Engine, EngineAnswer, EngineBatch, EngineQuery, make_engine
+from experts.engines.base import AdapterReference, Engine, EngineAnswer, EngineBatch, EngineQuery, HoldsAdapters, make_engine
 from experts.errors import ExpertsError
 from experts.knowledge import KnowledgeBase
 from storage import chunks
@@ -87,7 +87,7 @@ def _answer(work: Work, chunk: ClaimedChunk, heartbeat: Heartbeat) -> bool:
     busy_ms = 1000 * (time.perf_counter() - started)
     was_last = work.transact(lambda c: chunks.settle_answers(c, chunk, rows, busy_ms=busy_ms))
     fault_point("chunk.settled")
-    log.info("chunk.answered", queries=len(rows), ms=round(busy_ms), attempt=chunk.lease.attempts)
+    log.info("chunk.answered", queries=len(rows), ms=round(busy_ms), attempt=chunk.lease.attempts, **_adapters())
     return was_last
 
 
@@ -98,6 +98,11 @@ class _Expert:
     engine: Engine
     knowledge: KnowledgeBase | None
     adapter: AdapterReference | None
+
+
+def _adapters() -> dict[str, float]:
+    """What was done to hold adapters, since the process began."""
+    return next((engine.residency() for engine in _engines.held() if isinstance(engine, HoldsAdapters)), {})
 
 
 def _fetch_adapter(work: Work, chunk: ClaimedChunk) -> AdapterReference | None:

@@ -27,7 +27,22 @@ MODEL_PACKAGES = (
     "transformers",
 )
 # Parts of the program that need them.
-MODEL_MODULES = ("experts.encoders", "experts.engines", "experts.knowledge", "experts.routing")
+MODEL_MODULES = (
+    "experts.adapters.evaluation",
+    "experts.adapters.files",
+    "experts.adapters.fingerprint",
+    "experts.adapters.spec",
+    "experts.adapters.training",
+    "experts.encoders",
+    "experts.engines",
+    "experts.knowledge",
+    "experts.language.adapting",
+    "experts.language.base",
+    "experts.language.generating",
+    "experts.pretraining.training",
+    "experts.routing",
+    "experts.serving",
+)
 
 # Everything a worker of a role has loaded when it is ready: what starts it, and its tasks.
 START_WORKER = """
