@@ -25,6 +25,7 @@ MAX_EXEMPLAR_CHARS = 2000
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+ModelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -51,7 +52,12 @@ class Capability(Part):
 
 
 class Card(Part):
-    """Who an expert is, as written in ``card.yaml``."""
+    """Who an expert is, as written in ``card.yaml``.
+
+    ``model`` is the name a server knows the expert's model or adapter by, for engines that ask one; the settings' own
+    where it is missing. ``retrieval`` puts passages of the expert's documents into the prompts of engines that
+    generate. ``adapter`` says that an adapter of its own makes the base model this expert.
+    """
 
     name: Name
     title: Text
@@ -61,6 +67,9 @@ class Card(Part):
     capabilities: list[Capability] = []
     keywords: list[Annotated[str, StringConstraints(to_lower=True, strip_whitespace=True, min_length=2, max_length=60)]]
     limits: list[Text] = []
+    model: ModelName | None = None
+    retrieval: bool = False
+    adapter: bool = False
 
 
 class CatalogueExpert(Part):
