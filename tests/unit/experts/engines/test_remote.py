@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -87,6 +88,14 @@ def test_an_adapter_the_server_was_not_told_of_is_never_answered_by_the_base_alo
 def test_without_a_server_there_is_no_engine() -> None:
     with pytest.raises(ModelUnusable, match="needs a server"):
         make_engine("openai", EngineSpec())
+
+
+def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    for name in ("chat", "remote"):
+        monkeypatch.delitem(sys.modules, f"experts.engines.{name}")
+    with pytest.raises(ModelUnusable, match=r"needs adaptive-moe\[openai\]"):
+        make_engine("openai", EngineSpec(remote=RemoteSpec("http://host/v1", model="base")))
 
 
 def test_turns_and_parameters_of_a_request_are_sent(server: OpenAIServer) -> None:
