@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable '.[models,reports,parquet,embedded,dev]'
+		--editable '.[models,openai,reports,parquet,embedded,dev]'
 	@touch $(STAMP)
 
 demo: setup ## start the embedded stack, run the shipped batch, show what comes out, stop

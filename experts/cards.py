@@ -27,6 +27,7 @@ MAX_EXEMPLAR_CHARS = 2000
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+ModelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -55,8 +56,9 @@ class Capability(Part):
 class Card(Part):
     """Who an expert is, as written in ``card.yaml``.
 
-    ``adapter`` is said of experts that answer with an adapter of their own and never without it; ``retrieval`` lets an
-    engine that generates read passages of the library; ``model`` is a name on a server of the engine ``openai``.
+    ``model`` is the name a server knows the expert's model or adapter by, for engines that ask one; the settings' own
+    where it is missing. ``retrieval`` puts passages of the expert's documents into the prompts of engines that
+    generate. ``adapter`` says that an adapter of its own makes the base model this expert.
     """
 
     name: Name
@@ -67,9 +69,9 @@ class Card(Part):
     capabilities: list[Capability] = []
     keywords: list[Annotated[str, StringConstraints(to_lower=True, strip_whitespace=True, min_length=2, max_length=60)]]
     limits: list[Text] = []
-    adapter: bool = False
+    model: ModelName | None = None
     retrieval: bool = False
-    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    adapter: bool = False
 
 
 class CatalogueExpert(Part):

@@ -34,6 +34,12 @@ class ModelUnusable(ExpertsError):
     code = "model_unusable"
 
 
+class EngineUnavailable(ExpertsError):
+    """The server an engine asks cannot be reached, refuses the key, or does not serve the model; later it may."""
+
+    code = "engine_unavailable"
+
+
 class CannotTrain(ExpertsError):
     """The data is not enough to train on."""
 

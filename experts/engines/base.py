@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from experts.encoders.base import Vectors
 from experts.kinds import ENGINES, find
@@ -32,12 +32,38 @@ class GenerativeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteSpec:
+    """A server that speaks OpenAI's protocol, and how it is asked.
+
+    ``base_url`` ends before ``/chat/completions``, as in ``http://127.0.0.1:8000/v1``; a name and password in it are
+    sent as such. ``model`` is asked where an expert's card names none. An attempt may take ``timeout_seconds``, and a
+    request has ``retries`` more of them. ``concurrency`` requests of a batch are under way at once; all batches of a
+    process together start at most ``requests_per_minute``, and None sets no limit. ``max_tokens`` are made where a
+    request does not say. ``logprobs`` asks for the probabilities that an answer's confidence is taken from.
+    """
+
+    base_url: str = field(repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    model: str | None = None
+    timeout_seconds: float = 60.0
+    retries: int = 3
+    concurrency: int = 8
+    requests_per_minute: int | None = None
+    max_tokens: int = 256
+    logprobs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """How engines answer; see the settings of the same names. ``generative`` is for those that have a base model."""
+    """How engines answer; see the settings of the same names.
+
+    ``generative`` is for engines that have a base model, ``remote`` for those that ask a server.
+    """
 
     passages: int = 4
     answer_threshold: float = 0.33
     generative: GenerativeSpec | None = None
+    remote: RemoteSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +118,19 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerError:
+    """Why one query of a batch has no answer. ``code`` is stable; ``message`` quotes no query."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineAnswer:
     """What the expert says. ``answered`` is False where it honestly has no answer; ``confidence`` is a probability.
 
     ``finish_reason`` is ``stop`` where the answer is whole, ``length`` where it was cut off. ``usage`` is None for
-    engines that count no tokens.
+    engines that count no tokens. With an ``error`` there is no answer, and ``text`` is empty.
     """
 
     text: str
@@ -105,6 +139,16 @@ class EngineAnswer:
     passages: Sequence[CitedPassage] = field(default=())
     usage: Usage | None = None
     finish_reason: str = "stop"
+    error: AnswerError | None = None
+
+
+@runtime_checkable
+class HoldsAdapters(Protocol):
+    """An engine that keeps adapters in memory."""
+
+    def residency(self) -> dict[str, float]:
+        """Loads, hits, evictions, seconds and bytes so far, and swaps that reordering avoided."""
+        ...
 
 
 class Engine(Protocol):

@@ -5,7 +5,7 @@ its prompt and are cited.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from experts.engines.base import (
     Usage,
 )
 from experts.engines.requests import Wish, read_wish
+from experts.engines.retrieval import Found, retrieve
 from experts.errors import ExpertsError, ModelUnusable
 from experts.language.base import Base, BaseSpec, load_base
 from experts.language.prompting import USER, Turn, encode_prompt
@@ -73,6 +74,10 @@ class GenerativeEngine:
         """What was done to hold the adapters."""
         return self._adapters.statistics
 
+    def residency(self) -> dict[str, float]:
+        """The same, and how many swaps of adapters reordering avoided."""
+        return asdict(self.statistics) | {"swaps_avoided": self.swaps_avoided}
+
     def resident(self) -> list[AdapterReference]:
         """The adapters in memory, the one used last first."""
         return [adapter for adapter in self._adapters.resident() if isinstance(adapter, AdapterReference)]
@@ -106,7 +111,7 @@ class GenerativeEngine:
             if batch.adapter is not None and batch.adapter not in self._proven:
                 self._prove(batch.adapter)
                 self._proven.add(batch.adapter)
-            passages = self._retrieve(batch)
+            passages = retrieve(batch, self._passages)
             return [
                 self._ask_one(read_wish(query, self._spec.max_tokens), batch, found)
                 for query, found in zip(batch.queries, passages, strict=True)
@@ -114,34 +119,17 @@ class GenerativeEngine:
         except ExpertsError as error:
             return error
 
-    def _retrieve(self, batch: EngineBatch) -> list[list[tuple[str, CitedPassage]]]:
-        """Per query the passages nearest to it, best first; none where the card does not ask for them."""
-        knowledge = batch.knowledge
-        if not batch.card.get("retrieval") or knowledge is None or not len(knowledge) or not batch.queries:
-            return [[] for _ in batch.queries]
-        if batch.vectors is None:
-            raise ModelUnusable("answering with passages needs the queries' embeddings; routing must make them")
-        hits = knowledge.search(batch.vectors, min(self._passages, len(knowledge)))
-        held = knowledge.passages
-        return [
-            [
-                (held[at].text, CitedPassage(held[at].document, held[at].title, held[at].start, held[at].stop, score))
-                for at, score in zip(places, scores, strict=True)
-            ]
-            for places, scores in zip(hits.indices.tolist(), hits.scores.round(4).tolist(), strict=True)
-        ]
-
-    def _ask_one(self, wish: Wish, batch: EngineBatch, found: Sequence[tuple[str, CitedPassage]]) -> _Asked:
+    def _ask_one(self, wish: Wish, batch: EngineBatch, found: Sequence[Found]) -> _Asked:
         """As many of the passages as leave room for the answer; without room for any, the question alone."""
         context = self._generator.context
         for n in range(len(found), -1, -1):
             try:
-                prompt = encode_prompt(self._base.tokenizer, wish.turns, [text for text, _ in found[:n]])
+                prompt = encode_prompt(self._base.tokenizer, wish.turns, [passage.text for passage in found[:n]])
             except ModelUnusable as error:
                 return _Asked(None, refusal=f"The {batch.expert} expert cannot be asked this: {error}")
             if len(prompt) + wish.max_tokens <= context or (n == 0 and len(prompt) < context):
                 row = Row(prompt, wish.max_tokens, batch.adapter, wish.sampling, wish.stop)
-                return _Asked(row, [passage for _, passage in found[:n]])
+                return _Asked(row, [passage.cited for passage in found[:n]])
         refusal = f"The question is too long for the {batch.expert} expert: {len(prompt)} tokens of {context - 1}."
         return _Asked(None, refusal=refusal)
 

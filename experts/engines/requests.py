@@ -8,7 +8,7 @@ from typing import Any
 
 from experts.engines.base import EngineQuery
 from experts.language.prompting import ASSISTANT, SYSTEM, USER, Turn
-from experts.serving.sampling import Sampling
+from experts.serving.parameters import Sampling
 
 # Below this a temperature cannot be told from 0, which takes the likeliest token.
 _COLDEST = 1e-4

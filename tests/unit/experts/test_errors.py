@@ -11,6 +11,7 @@ CODES = {
     "BadDocument": "bad_document",
     "UnknownKind": "unknown_kind",
     "ModelUnusable": "model_unusable",
+    "EngineUnavailable": "engine_unavailable",
     "CannotTrain": "cannot_train",
     "TrainingFailed": "training_failed",
     "Stopped": "stopped",

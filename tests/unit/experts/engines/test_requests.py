@@ -7,7 +7,7 @@ import pytest
 from experts.engines.base import EngineQuery
 from experts.engines.requests import read_wish
 from experts.language.prompting import ASSISTANT, SYSTEM, USER, Turn
-from experts.serving.sampling import Sampling
+from experts.serving.parameters import Sampling
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from experts.errors import ModelUnusable
 from experts.language.adapting import AdapterWeights, applied
 from experts.serving.adapters import AdapterLayers
 from experts.serving.generation import LENGTH, STOP, Generated, GenerationSpec, Generator, Row
+from experts.serving.parameters import Sampling
 from experts.serving.residency import Residency, ResidencySpec
-from experts.serving.sampling import Sampling
 from tests.tiny_base import tiny_model, tiny_tokenizer
 from tests.unit.experts.serving.builders import ALL, adapter, residency, rows
 

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from experts.serving.sampling import Draws, Sampling, choose
+from experts.serving.parameters import Sampling
+from experts.serving.sampling import Draws, choose
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0])
 
