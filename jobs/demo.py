@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from jobs import catalogue, results
+from jobs import catalogue, learned, results
 from jobs.cli import progress
 from jobs.cli.console import note, printable, say, table
 from jobs.cli.explaining import one_line, show_passages
@@ -65,17 +65,20 @@ class Line:
         return bool(self.passport.get("answered")) and any(answer.lower() in said for answer in self.expected.answers)
 
 
-def run(settings: Settings, *, keep: bool) -> None:
-    """Start what does not run, load what is not loaded, run the batch, show it, and stop what was started."""
+def run(settings: Settings, *, keep: bool, learn: bool = True) -> None:
+    """Start what does not run, load what is not loaded, run the batch, show it, and stop what was started.
+
+    With ``learn`` three experts are trained on the bundled base as well, and asked.
+    """
     settings.home.mkdir(parents=True, exist_ok=True)
     # The first of two in one home would stop the stack under the second.
     with stack.only_one(
         settings.home / "demo.lock", otherwise=Failed(f"another demonstration is running in {settings.home}")
     ):
-        _run(settings, keep=keep)
+        _run(settings, keep=keep, learn=learn)
 
 
-def _run(settings: Settings, *, keep: bool) -> None:
+def _run(settings: Settings, *, keep: bool, learn: bool) -> None:
     started = time.monotonic()
     already = stack.running(settings)
     noted = already or stack.start_detached(settings)
@@ -87,6 +90,8 @@ def _run(settings: Settings, *, keep: bool) -> None:
         submitted = submit_batch(client, str(QUESTIONS), BatchOptions(name="demo"))
         view = progress.follow(client, submitted.id)
         _report(client, view, _read(client, view))
+        if learn:
+            learned.show(client)
         _say_flower(noted, keep or already is not None)
     finally:
         if already is None and not keep:

@@ -97,9 +97,10 @@ def doctor(as_json: JsonFlag = False) -> None:
 @app.command()
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack running.")] = False,
+    learn: Annotated[bool, typer.Option(help="Train three small experts as well, and ask them.")] = True,
 ) -> None:
-    """Run the shipped batch through the embedded stack and show what comes out."""
-    demonstration.run(settings(), keep=keep)
+    """Run the shipped batch through the embedded stack, let three experts learn, and show what comes out."""
+    demonstration.run(settings(), keep=keep, learn=learn)
 
 
 def main() -> None:

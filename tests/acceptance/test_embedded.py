@@ -93,7 +93,7 @@ def http_status(url: str, login: str | None = None) -> int:
 
 
 def test_the_demonstration_runs_twice_and_leaves_nothing_running(home: Home) -> None:
-    first = home.moe("demo")
+    first = home.moe("demo", "--no-learn")
     for said in (
         "How the queries spread over the experts",
         "routing accuracy",
@@ -111,7 +111,7 @@ def test_the_demonstration_runs_twice_and_leaves_nothing_running(home: Home) -> 
     output = next(line.split(": ", 1)[1] for line in first.stdout.splitlines() if line.startswith("output: "))
     assert len(Path(output).read_text().splitlines()) == 270
 
-    second = home.moe("demo")
+    second = home.moe("demo", "--no-learn")
 
     assert "270 lines in = 270 output + 0 error" in second.stdout
     assert "training a router of kind ensemble" not in second.stderr  # what is there is used again
@@ -206,7 +206,7 @@ def test_two_demonstrations_at_once_do_not_stop_each_other(home: Home) -> None:
     with (home.folder / ".moe" / "demo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
-        refused = home.moe("demo", check=False)
+        refused = home.moe("demo", "--no-learn", check=False)
 
     assert refused.returncode == 1
     assert "another demonstration is running in .moe" in refused.stderr
