@@ -63,7 +63,7 @@ def jobs_engine(jobs_database: str) -> Iterator[Engine]:
 def engine(jobs_engine: Engine) -> Engine:
     """An engine on a database without rows."""
     with jobs_engine.begin() as connection:
-        for table in ("run", "job", "expert", "router_version", "router_alert"):  # all others go with these
+        for table in ("run", "job", "expert", "router_version", "router_alert", "schedule"):  # all others go with these
             connection.execute(text(f"DELETE FROM {table}"))
         connection.execute(text("DELETE FROM exemplar"))
     return jobs_engine
