@@ -83,6 +83,8 @@ class TestCard:
             ({"retrieval": "perhaps"}, "retrieval"),
             ({"adapter": "loans"}, "adapter"),
             ({"engine": "oracle"}, "engine"),
+            ({"adapter": "perhaps"}, "adapter"),
+            ({"retrieval": [1]}, "retrieval"),
             ({"keywords": None}, "keywords"),
             ({"keywords": "loan"}, "keywords"),
             ({"keywords": ["loan", "x"]}, "keywords.1"),
@@ -208,6 +210,20 @@ class TestExpert:
         files = expert_files() | {"bank/exemplars.txt": b"caf\xe9\n"}
         with pytest.raises(BadCatalogue, match=r"exemplars\.txt: "):
             read_expert(write(tmp_path, files) / "bank")
+
+    def test_an_expert_without_examples_does_not_learn(self, tmp_path: Path) -> None:
+        """Examples to measure on alone teach nothing."""
+        expert = read_expert(write(tmp_path, expert_files() | {"bank/test.jsonl": "{}\n"}) / "bank")
+        assert (expert.train, expert.test, expert.card.adapter) == (None, None, False)
+
+    @pytest.mark.parametrize("test", [True, False], ids=["and to measure on", "only"])
+    def test_an_expert_with_examples_learns_an_adapter(self, tmp_path: Path, test: bool) -> None:
+        """The files are read where they are trained on, not here."""
+        files = expert_files(retrieval=True) | {"bank/train.jsonl": "not JSON\n"}
+        folder = write(tmp_path, files | ({"bank/test.jsonl": ""} if test else {})) / "bank"
+        expert = read_expert(folder)
+        assert (expert.train, expert.test) == (folder / "train.jsonl", folder / "test.jsonl" if test else None)
+        assert expert.card == Card(**CARD, adapter=True, retrieval=True)
 
     @pytest.mark.parametrize(
         ("name", "content"),

@@ -7,15 +7,18 @@ from pathlib import Path
 import pytest
 import redis
 
+from experts.cards import read_catalogue
 from experts.errors import BadCatalogue, BadDocument
 from jobs import catalogue, training_jobs
 from jobs.catalogue import Loaded
 from jobs.errors import BadInput, Failed
-from storage import jobs
+from storage import expert_versions, jobs
 from storage.database import transact
 from storage.errors import NotFound
 from storage.jobs import ClaimedJob
 from tests.unit.jobs.lines import rows
+from tests.unit.jobs.trainer import add_version, write_examples
+from tests.unit.storage.builders import Store
 from worker.runtime import Runtime
 
 CARD = "name: {name}\ntitle: {name}\ndescription: Knows {name}.\nkeywords: [{name}]\n"
@@ -95,6 +98,63 @@ def test_the_shipped_catalogue_loads(bare_client: Runtime) -> None:
     loaded = catalogue.load(bare_client, catalogue.SHIPPED)
     names, changed = loaded.experts, loaded.changed
     assert names == changed == ["code", "finance", "general", "legal", "medical", "nlp", "science", "technical"]
+
+
+# Experts that learn
+
+
+@pytest.fixture
+def learning(folder: Path) -> Path:
+    """Of the two experts south learns."""
+    write_examples(folder / "south" / "train.jsonl")
+    return folder
+
+
+def test_an_expert_that_learns_is_stored_when_it_has(bare_client: Runtime, learning: Path) -> None:
+    write_examples(learning / "south" / "test.jsonl", 10, first=90)
+
+    loaded = catalogue.load(bare_client, learning)
+
+    [(job, kind, subject, params)] = rows(bare_client.engine, "SELECT id, kind, subject, params FROM job")
+    assert loaded == Loaded(["north", "south"], ["north"], [job])
+    assert [expert["name"] for expert in catalogue.listing(bare_client)] == ["north"]
+    assert (kind, subject, params["mode"], params["engine"]) == (
+        "train_expert",
+        "expert:south",
+        "create",
+        "transformers",
+    )
+    assert (params["card"]["title"], params["card"]["adapter"]) == ("south", True)
+    assert params["exemplars"] == ["Where is south?", "What is south?"]
+    assert [len(stored(bare_client, params[key])) for key in ("data", "validation")] == [24, 10]
+
+
+def test_the_engine_on_its_card_trains_an_expert(bare_client: Runtime, learning: Path) -> None:
+    (learning / "south" / "card.yaml").write_text(CARD.format(name="south") + "engine: openai\n")
+    catalogue.load(bare_client, learning)
+    assert rows(bare_client.engine, "SELECT params->>'engine', params->>'validation' FROM job") == [("openai", None)]
+
+
+def test_an_expert_that_has_learned_is_not_trained_again(bare_client: Runtime, learning: Path) -> None:
+    card = CARD.format(name="south") + "engine: transformers\n"
+    (learning / "south" / "card.yaml").write_text(card)
+    learned = read_catalogue(learning).experts[1]
+    given = learned.card.model_dump(mode="json", exclude={"name", "engine"})
+    add_version(Store(bare_client.engine), "south", live=True, card=given)
+
+    assert catalogue.load(bare_client, learning).jobs == []
+    assert [e["version"] for e in catalogue.listing(bare_client) if e["name"] == "south"] == [1]
+
+    (learning / "south" / "card.yaml").write_text(card.replace("title: south", "title: The south"))
+    assert catalogue.load(bare_client, learning) == Loaded(["north", "south"], ["south"], [])
+    changed = transact(bare_client.engine, lambda c: expert_versions.version(c, "south", None))
+    assert (changed.number, changed.card["title"], changed.card["adapter"]) == (2, "The south", True)
+    assert changed.adapter is not None
+
+
+def stored(client: Runtime, place: str) -> list[bytes]:
+    with client.store.open(place) as file:
+        return file.read().splitlines()
 
 
 # Documents

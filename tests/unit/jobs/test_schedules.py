@@ -97,8 +97,9 @@ def test_a_schedule_of_the_same_name_is_changed(stack: Runtime) -> None:
 def test_what_cannot_be_done_is_not_scheduled(
     stack: Runtime, given: dict[str, Any], error: type[Exception], complaint: str
 ) -> None:
+    wanted: dict[str, Any] = {"name": "nightly", "every_s": DAY_S}
     with pytest.raises(error) as caught:
-        schedules.put(stack, **({"name": "nightly", "every_s": DAY_S} | given))
+        schedules.put(stack, **(wanted | given))
     assert str(caught.value).startswith(complaint)
     assert schedules.listing(stack) == []
 
