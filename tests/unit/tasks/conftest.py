@@ -19,6 +19,7 @@ from tests.doubles.engines import ENGINES
 from tests.doubles.routers import ROUTERS
 from tests.support.experts import serve
 from tests.support.servers import Backends
+from tests.tiny_base import save_tiny_base
 from tests.unit.storage.builders import Store
 from tests.unit.worker.waiting import disconnect
 from worker import runtime as runtimes
@@ -148,3 +149,9 @@ def bench(workdir: Path, backends: Backends, monkeypatch: pytest.MonkeyPatch) ->
     yield Bench(held, Store(made.engine), dispatcher)
     made.close()
     disconnect(made.app)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny base; what a process loaded of it stays loaded."""
+    return str(save_tiny_base(tmp_path_factory.mktemp("base") / "tiny"))

@@ -3,10 +3,21 @@
 import pytest
 
 from experts.routing.router import load_router
-from storage import catalogue, versions
+from storage import catalogue, expert_versions, versions
 from storage.catalogue import ExpertView
 from tests.unit.tasks.conftest import Bench
-from tests.unit.tasks.training import configure, failure, labelled, live, put, result, spoil, story, train
+from tests.unit.tasks.training import (
+    candidate,
+    configure,
+    failure,
+    labelled,
+    live,
+    put,
+    result,
+    spoil,
+    story,
+    train,
+)
 
 
 def expert(bench: Bench, name: str) -> ExpertView:
@@ -244,6 +255,19 @@ def test_labelled_queries_of_an_expert_that_is_gone_are_left_out_and_told(given:
     assert learned(given) == ["asking about alpha", "bread and butter"]
 
 
+def test_labelled_queries_of_a_retired_expert_are_left_out_and_told(given: Bench) -> None:
+    given.store(expert_versions.retire, "beta")
+
+    job = train(given)
+
+    assert failure(job) == ("succeeded", None, None)
+    assert "2 labelled queries of router 2 are kept; 1 are left out, of experts that are gone: beta" in story(
+        given, job
+    )
+    assert live(given).experts == ["alpha"]
+    assert given.store(catalogue.names, serving=True) == ["alpha"]
+
+
 def test_labelled_queries_that_are_lost_are_told_and_keep_nobody_from_a_router(given: Bench) -> None:
     spoil(given, "labelled", missing=True)
     put(given, "alpha", exemplars=4)
@@ -266,3 +290,41 @@ def test_a_router_of_another_kind_that_learned_from_labelled_queries_stays(given
     other = result(given, "train_router", kind="random", data="labelled/queries.jsonl", promote=True)["router_version"]
 
     assert refreshed(given) == other
+
+
+# --- experts that do not serve ------------------------------------------------------------------------------------
+
+
+def test_a_retired_expert_is_neither_indexed_nor_routed_to_and_comes_back_whole(bench: Bench) -> None:
+    for name in ("alpha", "beta"):
+        put(bench, name, engine="extractive", documents=1)
+    refreshed(bench)
+    assert bench.store(expert_versions.retire, "beta")
+    put(bench, "beta", engine="extractive", documents=2)
+
+    assert built(bench) == ([], 2)
+
+    assert live(bench).experts == ["alpha"]
+    assert bench.store(catalogue.names, serving=True) == ["alpha"]
+    bench.store(expert_versions.promote, "beta", 1)
+    assert built(bench) == (["beta"], 3)
+    assert live(bench).experts == ["alpha", "beta"]
+    assert bench.store(catalogue.names, serving=True) == ["alpha", "beta"]
+
+
+def test_without_any_expert_that_may_serve_nothing_is_trained(bench: Bench) -> None:
+    put(bench, "alpha")
+    refreshed(bench)
+    bench.store(expert_versions.retire, "alpha")
+
+    assert failure(train(bench)) == ("failed", "cannot_train", "no expert is stored; load a catalogue first")
+    assert live(bench).id == 1
+
+
+def test_a_candidate_is_neither_indexed_nor_routed_to(bench: Bench) -> None:
+    put(bench, "alpha")
+    candidate(bench, "beta")
+
+    assert built(bench) == ([], 1)
+
+    assert live(bench).experts == ["alpha"]

@@ -7,11 +7,11 @@ import pytest
 
 from experts.errors import UnknownKind
 from experts.routing.router import RouterModel, load_router
-from storage import feedback, versions
+from storage import expert_versions, feedback, versions
 from storage.versions import RouterView
 from tasks.routers import needs_vectors
 from tests.unit.tasks.conftest import Bench
-from tests.unit.tasks.training import configure, failure, labelled, live, put, result, spoil, story, train
+from tests.unit.tasks.training import candidate, configure, failure, labelled, live, put, result, spoil, story, train
 
 NAMES = ("alpha", "beta")
 
@@ -72,6 +72,17 @@ def test_a_trained_router_is_stored_and_routes_nothing(taught: Bench) -> None:
     assert stored(taught, view.id).metrics == view.metrics
     assert stored(taught, view.id).experts == NAMES
     assert taught.store(versions.live_router) is None
+
+
+def test_retired_experts_and_candidates_are_left_out_with_their_exemplars(taught: Bench) -> None:
+    put(taught, "gamma", exemplars=20)
+    candidate(taught, "delta")
+    taught.store(expert_versions.retire, "gamma")
+
+    number = trained(taught)
+
+    assert version(taught, number).experts == list(NAMES)
+    assert stored(taught, number).metrics["exemplars"] == 40
 
 
 def test_without_a_kind_the_one_of_the_settings_is_trained(taught: Bench) -> None:

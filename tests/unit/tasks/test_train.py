@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from storage import jobs, versions
+from experts.errors import Stopped
+from storage import job_control, jobs, versions
 from storage.errors import NotFound
+from storage.job_control import Wanted
 from storage.leases import LeaseLost
 from tasks import train as kinds
 from tasks.training_job import TrainingJob
@@ -53,7 +55,14 @@ def test_each_kind_of_job_does_what_it_is_named_for(bench: Bench) -> None:
         "before",
         "after",
     }
-    assert len(kinds.KINDS) == 4
+    assert set(kinds.KINDS) == {
+        "refresh",
+        "train_router",
+        "evaluate_routers",
+        "calibrate_router",
+        "train_expert",
+        "evaluate_expert",
+    }
 
 
 @pytest.mark.parametrize(
@@ -154,6 +163,43 @@ def test_a_job_whose_lease_is_lost_is_neither_failed_nor_done(bench: Bench, monk
     job = train(bench)
 
     assert (job.state, job.error_code, job.result) == ("running", None, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken_back", "state"),
+    [("pause", False, "paused"), ("cancel", False, "cancelled"), ("pause", True, "queued")],
+)
+def test_a_job_that_was_asked_to_stop_ends_as_it_was_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, asked: Wanted, taken_back: bool, state: str
+) -> None:
+    def stops(job: TrainingJob) -> dict[str, object]:
+        bench.store(job_control.stop, job.id, asked)
+        if taken_back:
+            bench.store(job_control.resume, job.id)
+        raise Stopped("stopped as asked")
+
+    monkeypatch.setitem(kinds.KINDS, "refresh", stops)
+
+    job = train(bench)
+
+    assert (job.state, job.wanted, job.error_code, job.result) == (state, None, None, None)
+    assert (job.finished_at is not None) == (state == "cancelled")
+    held, due = bench.store.row("SELECT lease_until IS NOT NULL, published_at IS NULL FROM job")
+    assert (held, due) == (False, taken_back)
+
+
+def test_a_job_that_ended_before_it_looked_at_what_was_asked_has_succeeded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(job: TrainingJob) -> dict[str, object]:
+        bench.store(job_control.stop, job.id, "cancel")
+        return {"done": True}
+
+    monkeypatch.setitem(kinds.KINDS, "refresh", ends)
+
+    job = train(bench)
+
+    assert (job.state, job.wanted, job.result) == ("succeeded", None, {"done": True})
 
 
 def test_a_version_that_is_gone_fails_with_those_there_are(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,16 @@ def put(
     bench.store(catalogue.put_expert, NewExpert(name, engine, about, texts, library))
 
 
+def candidate(bench: Bench, name: str) -> None:
+    """Store an expert with a library and exemplars, whose only version was never promoted."""
+    put(bench, name, engine="extractive", documents=1)
+    bench.store.sql("UPDATE expert SET live_version_id = NULL WHERE name = :name", name=name)
+    bench.store.sql(
+        "UPDATE expert_version SET promoted_at = NULL WHERE expert_id = (SELECT id FROM expert WHERE name = :name)",
+        name=name,
+    )
+
+
 def train(bench: Bench, job_kind: str = "refresh", /, **params: Any) -> JobView:
     """The job, after a worker was given it."""
     job_id = bench.store(jobs.add, job_kind, params)
@@ -51,7 +61,7 @@ def failure(job: JobView) -> tuple[str, str | None, str | None]:
 
 def story(bench: Bench, job: JobView) -> list[str]:
     """What the job reported, in order."""
-    return [message for _, message in bench.store(jobs.events, job.id)]
+    return [event.message for event in bench.store(jobs.events, job.id)]
 
 
 def live(bench: Bench) -> RouterView:
@@ -67,10 +77,10 @@ def labelled(bench: Bench, rows: Iterable[tuple[str, str | None]]) -> str:
     return "labelled/queries.jsonl"
 
 
-def configure(bench: Bench, **routing: Any) -> None:
-    """Change settings of the section ``routing`` under the running process."""
+def configure(bench: Bench, section: str = "routing", /, **values: Any) -> None:
+    """Change settings of one section under the running process."""
     settings = bench.runtime.settings
-    changed = settings.model_copy(update={"routing": settings.routing.model_copy(update=routing)})
+    changed = settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})
     object.__setattr__(bench.runtime, "settings", changed)
 
 

@@ -96,6 +96,15 @@ def test_a_wrong_key_of_the_file_is_named_in_both_spellings(text: str, said: str
         ("MOE_PIPELINE__NONSENSE", "1", "pipeline.nonsense (MOE_PIPELINE__NONSENSE): there is no such setting"),
         ("MOE_FLOWER__PORT", "70000", "flower.port (MOE_FLOWER__PORT): Input should be less than or equal to 65535"),
         ("MOE_ROUTING__GATE_WEIGHT", "1.5", "routing.gate_weight (MOE_ROUTING__GATE_WEIGHT): Input should be less"),
+        ("MOE_BASE__DTYPE", "int8", "Input should be 'auto', 'float32', 'bfloat16' or 'float16' (got 'int8')"),
+        ("MOE_SERVING__MAX_TOKENS", "0", "serving.max_tokens (MOE_SERVING__MAX_TOKENS): Input should be greater"),
+        ("MOE_TRAINING__HELD_OUT", "1", "training.held_out (MOE_TRAINING__HELD_OUT): Input should be less than 1"),
+        ("MOE_TRAINING__HELD_OUT", "0", "training.held_out (MOE_TRAINING__HELD_OUT): Input should be greater than 0"),
+        ("MOE_TRAINING__MIN_EXAMPLES", "1", "Input should be greater than or equal to 2 (got '1')"),
+        ("MOE_TRAINING__LEARNING_RATE", "2", "training.learning_rate (MOE_TRAINING__LEARNING_RATE): Input should be"),
+        ("MOE_TRAINING__FLOOR", "1.5", "training.floor (MOE_TRAINING__FLOOR): Input should be less than or equal to 1"),
+        ("MOE_TRAINING__MAX_SECONDS", "inf", "training.max_seconds (MOE_TRAINING__MAX_SECONDS): "),
+        ("MOE_TRAINING__EPOCHS", "inf", "training.epochs (MOE_TRAINING__EPOCHS): "),
         ("MOE_PIPELINE__LEASE_SECONDS", "nan", "pipeline.lease_seconds (MOE_PIPELINE__LEASE_SECONDS): "),
         ("MOE_PIPELINE__LEASE_SECONDS", "inf", "pipeline.lease_seconds (MOE_PIPELINE__LEASE_SECONDS): "),
     ],
@@ -107,6 +116,22 @@ def test_a_wrong_variable_is_named_with_what_would_be_right(
     with pytest.raises(BadSettings) as error:
         load()
     assert said in str(error.value)
+
+
+def test_how_experts_learn_comes_from_the_file_and_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("training:\n  rank: 4\n  target_modules: [q_proj]\n  folder: checkpoints\nbase:\n  name: /models/mistral\n")
+    monkeypatch.setenv("MOE_TRAINING__EPOCHS", "2.5")
+    monkeypatch.setenv("MOE_TRAINING__TARGET_MODULES", '["k_proj", "v_proj"]')
+    found = load()
+    assert (found.training.rank, found.training.epochs, found.training.alpha) == (4, 2.5, None)
+    assert found.training.target_modules == ["k_proj", "v_proj"]
+    assert (found.training.folder, found.base.name) == (Path("checkpoints"), "/models/mistral")
+
+
+def test_nothing_is_said_of_a_training_that_goes_by_the_size_of_the_base() -> None:
+    training = load().training
+    names = ("rank", "alpha", "target_modules", "learning_rate", "epochs", "batch_size", "max_length", "max_seconds")
+    assert [getattr(training, name) for name in names] == [None] * len(names)
 
 
 def test_every_wrong_key_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from tests.tiny_base import save_tiny_base
 from tests.unit.experts.serving.builders import ALL, adapter
 
 TEXTS = ["why?", "tell me what a mortgage is", "x", "where do I send it, and when?"]
+SPEC = EngineSpec(2, generative=GenerativeSpec("", max_tokens=10, adapters=2))
 ENCODER = HashingEncoder()
 LIBRARY = build([Document("ash", "Ash", "Ash stops planes. Basalt is dark.")], ENCODER)[0]
 
@@ -52,7 +53,7 @@ def engine(base: Base, weights: dict[str, AdapterWeights]) -> GenerativeEngine:
             raise ModelUnusable(f"{reference.folder} holds no adapter")
         return weights[reference.folder]
 
-    return GenerativeEngine(base, EngineSpec(2, generative=GenerativeSpec("", max_tokens=10, adapters=2)), read)
+    return GenerativeEngine(base, SPEC, read, lambda reference: None)
 
 
 def batch(base: Base, expert: str | None, requests: Mapping[int, dict[str, Any]] | None = None) -> EngineBatch:
@@ -106,6 +107,53 @@ def test_an_adapter_that_is_not_there_fails_its_batch(base: Base, engine: Genera
     named = EngineBatch("z", {"adapter": "z"}, [EngineQuery("x")], None, None)
     with pytest.raises(ModelUnusable, match="names an adapter"):
         engine.answer(named)
+
+
+class Prover:
+    """Remembers which adapters it was asked to prove; refuses those of ``bad``."""
+
+    def __init__(self, *bad: str) -> None:
+        self.bad = bad
+        self.asked: list[str] = []
+
+    def __call__(self, reference: AdapterReference) -> None:
+        self.asked.append(reference.folder)
+        if reference.folder in self.bad:
+            raise ModelUnusable(f"{reference.folder} says something else than when it was trained")
+
+
+def test_an_adapter_that_is_refused_answers_nothing_and_harms_no_other(
+    base: Base, weights: dict[str, AdapterWeights]
+) -> None:
+    prover, read = Prover("b"), []
+
+    def load(reference: AdapterReference) -> AdapterWeights:
+        read.append(reference.folder)
+        return weights[reference.folder]
+
+    engine = GenerativeEngine(base, SPEC, load, prover)
+    with pytest.raises(ModelUnusable, match="says something else"):
+        engine.answer(batch(base, "b"))
+    refused, good, again = engine.answer_many([batch(base, name) for name in ("b", "a", "b")])
+
+    assert isinstance(refused, ModelUnusable)
+    assert isinstance(again, ModelUnusable)
+    assert isinstance(good, list)
+    assert [answer.text for answer in good] == [plain(base, text, weights["a"]) for text in TEXTS]
+    assert read == ["a"]
+    assert prover.asked == ["b", "b", "a", "b"]
+    engine.close()
+
+
+def test_an_adapter_is_asked_once_for_its_proof_also_after_it_had_to_make_room(
+    base: Base, weights: dict[str, AdapterWeights]
+) -> None:
+    prover = Prover()
+    engine = GenerativeEngine(base, SPEC, lambda reference: weights[reference.folder], prover)
+    for expert in ("a", "b", None, "c", "a", "c", "a"):
+        engine.answer(batch(base, expert))
+    assert prover.asked == ["a", "b", "c"]
+    engine.close()
 
 
 def test_the_parameters_of_a_request_are_kept(base: Base, engine: GenerativeEngine) -> None:
