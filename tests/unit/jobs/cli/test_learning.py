@@ -179,7 +179,6 @@ def test_of_very_many_bad_rows_some_are_told(moe: Moe, store: Store, workdir: Pa
         (("rollback", "alpha"), "not_allowed", "no version of alpha was live before version 1"),
         (("retire", "tax"), "not_found", "no expert 'tax'; there are: alpha, beta, gamma"),
     ],
-    ids=" ".join,
 )
 def test_what_cannot_be_done_ends_in_code_2(
     moe: Moe, store: Store, workdir: Path, arguments: tuple[str, ...], code: str, complaint: str

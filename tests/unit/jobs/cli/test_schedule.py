@@ -122,7 +122,6 @@ def test_its_end_may_be_waited_for(moe: Moe, store: Store, trainer: Trainer) -> 
         (("remove", "nightly"), "not_found", "no schedule 'nightly'"),
         (("run-now", "nightly"), "not_found", "no schedule 'nightly'"),
     ],
-    ids=" ".join,
 )
 def test_what_cannot_be_done_ends_in_code_2(
     moe: Moe, store: Store, arguments: tuple[str, ...], code: str, complaint: str
