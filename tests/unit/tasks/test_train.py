@@ -184,8 +184,8 @@ def test_a_job_that_was_asked_to_stop_ends_as_it_was_asked(
 
     assert (job.state, job.wanted, job.error_code, job.result) == (state, None, None, None)
     assert (job.finished_at is not None) == (state == "cancelled")
-    held, due = bench.store.row("SELECT lease_until IS NOT NULL, published_at IS NULL FROM job")
-    assert (held, due) == (False, taken_back)
+    row = bench.store.row("SELECT lease_until IS NOT NULL AS held, published_at IS NULL AS due FROM job")
+    assert (row.held, row.due) == (False, taken_back)
 
 
 def test_a_job_that_ended_before_it_looked_at_what_was_asked_has_succeeded(
