@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 from experts import kinds
 from experts.cards import CatalogueExpert, read_catalogue
 from experts.reading.files import read_documents, readable
+from jobs import learning
 from jobs.errors import BadInput
-from jobs.learning import create_from_catalogue
 from storage import catalogue, jobs
 from storage.catalogue import NewDocument, NewExpert
 from storage.database import transact
@@ -39,29 +39,37 @@ def load(runtime: Runtime, folder: Path) -> Loaded:
     """Store the catalogue in ``folder``. Nothing is stored unless all is right.
 
     Experts that are stored already but not in the folder stay. One with examples to learn from is stored once it has
-    learned; its training is queued here. Raises BadCatalogue, BadInput, CannotTrain.
+    learned; its training is queued here, unless it is under way. One that has learned, but of which no version is live
+    yet, stays as it is: stored here, it would answer without what it learned. Raises BadCatalogue, BadInput,
+    CannotTrain.
     """
     read = read_catalogue(folder)
     default = runtime.settings.engine.default
     known = set(transact(runtime.engine, catalogue.names))
-    learning = [expert for expert in read.experts if expert.train is not None and expert.card.name not in known]
-    new = [_stored(expert, default) for expert in read.experts if expert not in learning]
+    live = {expert.name for expert in transact(runtime.engine, catalogue.experts)}
+    trainings = [
+        learning.from_catalogue(runtime, expert)
+        for expert in read.experts
+        if expert.train is not None and expert.card.name not in known
+    ]
+    new = [_stored(expert, default) for expert in read.experts if expert.train is None or expert.card.name in live]
 
-    def store(connection: Connection) -> list[str]:
+    def store(connection: Connection) -> tuple[list[str], list[int]]:
         changed = [expert.name for expert in new if catalogue.put_expert(connection, expert)]
         if read.outside:
             catalogue.put_exemplars(connection, None, read.outside)
-        return changed
+        return changed, [learning.make_once(connection, training) for training in trainings]
 
-    changed = transact(runtime.engine, store)
-    queued = [create_from_catalogue(runtime, expert) for expert in learning]
+    changed, queued = transact(runtime.engine, store)
+    runtime.dispatcher.send([JobHint(job_id) for job_id in queued])
     return Loaded([expert.card.name for expert in read.experts], changed, queued)
 
 
 def _stored(expert: CatalogueExpert, default_engine: str) -> NewExpert:
+    default = default_engine if expert.train is None else learning.GENERATIVE
     return NewExpert(
         name=expert.card.name,
-        engine=expert.card.engine or default_engine,
+        engine=expert.card.engine or default,
         card=expert.card.model_dump(mode="json", exclude={"name", "engine"}),
         exemplars=expert.exemplars,
         documents=[NewDocument(d.name, d.title, d.text) for d in expert.documents],

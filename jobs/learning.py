@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from experts.adapters.data import Example, check_enough, read_examples
 from experts.adapters.rows import BadRow
 from experts.adapters.stored import to_line
-from experts.cards import NAME, Card, CatalogueExpert
+from experts.cards import MAX_EXEMPLAR_CHARS, NAME, Card, CatalogueExpert
 from experts.kinds import ENGINES, check
 from jobs.errors import BadInput
 from storage import catalogue, expert_versions, jobs
@@ -25,7 +26,8 @@ from worker.runtime import Runtime
 GENERATIVE = "transformers"
 # Prompts of the training data that become exemplars of a new expert, so that the router knows it.
 _EXEMPLARS = 200
-_MAX_EXEMPLAR_CHARS = 2000
+# Keys of a card by the names of the options that give them.
+_OPTIONS = {"title": "domain", "keywords": "keyword"}
 _VERSION = re.compile(r"(?P<name>[^@]+)(?:@(?P<number>[1-9][0-9]{0,8}))?")
 
 
@@ -66,39 +68,58 @@ def create(runtime: Runtime, new: Creation) -> tuple[int, Given]:
             f"{new.name!r} is no name of an expert: lower-case letters, digits and _, at most 50, a letter first"
         )
     check("engine", ENGINES, new.engine)
+    card = _card(new)
+    if not all(0 < len(text.strip()) <= MAX_EXEMPLAR_CHARS for text in new.exemplars):
+        raise BadInput(f"--exemplar: a question that belongs to the expert has 1 to {MAX_EXEMPLAR_CHARS} characters")
     if new.name in transact(runtime.engine, catalogue.names):
         raise NotAllowed(f"{new.name} is there already; `moe experts train {new.name}` makes its next version")
     data, validation = _given(runtime, new.data, new.validation)
-    card = Card(
-        name=new.name,
-        title=new.domain.strip().capitalize(),
-        description=new.description or f"Learned answers about {new.domain}.",
-        parent=new.parent,
-        engine=new.engine,
-        keywords=list(new.keywords),
-        adapter=True,
-    )
     exemplars = list(new.exemplars) or exemplars_of(data.examples)
     training = _training(new.name, data, validation, new.rank, new.complex_domain)
-    return _create(runtime, card, exemplars, training), data
+    return _queue(runtime, "train_expert", _making(card, exemplars, training), new.name), data
 
 
-def create_from_catalogue(runtime: Runtime, expert: CatalogueExpert) -> int:
-    """Queue the making of a catalogue's expert that learns; the job's number. Raises BadInput, CannotTrain."""
+def _card(new: Creation) -> Card:
+    domain = new.domain.strip()
+    try:
+        return Card(
+            name=new.name,
+            title=domain[:1].upper() + domain[1:],
+            description=new.description or f"Learned answers about {domain}.",
+            parent=new.parent,
+            engine=new.engine,
+            keywords=list(new.keywords),
+            adapter=True,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        raise BadInput(f"--{_OPTIONS.get(key, key)}: {first['msg']}") from None
+
+
+def from_catalogue(runtime: Runtime, expert: CatalogueExpert) -> dict[str, Any]:
+    """What the job is told that makes a catalogue's expert that learns. Raises BadInput, CannotTrain."""
     data, validation = _given(runtime, str(expert.train), None if expert.test is None else str(expert.test))
     training = _training(expert.card.name, data, validation, None, complex_domain=False)
-    return _create(runtime, expert.card, expert.exemplars, training)
+    documents = [{"name": d.name, "title": d.title, "text": d.text} for d in expert.documents]
+    return _making(expert.card, expert.exemplars, training) | {"documents": documents}
 
 
-def _create(runtime: Runtime, card: Card, exemplars: Sequence[str], training: dict[str, Any]) -> int:
-    params = {
+def make_once(connection: Connection, params: dict[str, Any]) -> int:
+    """Queue the making of an expert, unless a job works on it already; the number of that job."""
+    subject = f"expert:{params['expert']}"
+    under_way = jobs.open_on(connection, subject)
+    return jobs.add(connection, "train_expert", params, subject=subject) if under_way is None else under_way
+
+
+def _making(card: Card, exemplars: Sequence[str], training: dict[str, Any]) -> dict[str, Any]:
+    return {
         "mode": "create",
         "card": card.model_dump(mode="json", exclude={"name", "engine"}),
         "engine": card.engine or GENERATIVE,
         "exemplars": list(exemplars),
         **training,
     }
-    return _queue(runtime, "train_expert", params, card.name)
 
 
 def train(
@@ -111,7 +132,7 @@ def train(
     complex_domain: bool = False,
 ) -> tuple[int, Given]:
     """Queue the training of an expert's next version on new examples. Raises BadInput, NotFound, NotAllowed."""
-    transact(runtime.engine, lambda c: catalogue.expert(c, name))
+    versions(runtime, name)  # one none of whose versions went live yet may learn as well
     given, held_out = _given(runtime, data, validation)
     params = {"mode": "train", **_training(name, given, held_out, rank, complex_domain)}
     return _queue(runtime, "train_expert", params, name), given
@@ -167,17 +188,17 @@ def retire(runtime: Runtime, name: str) -> int | None:
     """Take an expert out of service; the job after which no query goes to it. None where it was retired already."""
 
     def move(connection: Connection) -> tuple[None, int | None]:
-        others = [e.name for e in catalogue.experts(connection) if not e.retired and e.name != name]
-        if not others:
+        moved = expert_versions.retire(connection, name)
+        if all(expert.retired for expert in catalogue.experts(connection)):
             raise NotAllowed(f"{name} is the last expert; queries must go somewhere")
-        return None, jobs.add_refresh(connection) if expert_versions.retire(connection, name) else None
+        return None, jobs.add_refresh(connection) if moved else None
 
     return _with_hint(runtime, transact(runtime.engine, move))[1]
 
 
 def exemplars_of(examples: Sequence[Example]) -> list[str]:
     """Questions of the examples as exemplars, spread evenly over the file."""
-    texts = list(dict.fromkeys(example.prompt[-1].content.strip()[:_MAX_EXEMPLAR_CHARS] for example in examples))
+    texts = list(dict.fromkeys(example.prompt[-1].content.strip()[:MAX_EXEMPLAR_CHARS] for example in examples))
     texts = [text for text in texts if text]
     step = max(1, len(texts) / _EXEMPLARS)
     return [texts[int(place * step)] for place in range(min(len(texts), _EXEMPLARS))]

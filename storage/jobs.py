@@ -81,6 +81,14 @@ def add_refresh(connection: Connection) -> int:
     return add(connection, "refresh") if waiting is None else waiting
 
 
+def open_on(connection: Connection, subject: str) -> int | None:
+    """The open job that works on the subject; None where there is none."""
+    found: int | None = connection.execute(
+        text(f"SELECT id FROM job WHERE subject = :subject AND state IN ({in_list(JOB_OPEN)})"), {"subject": subject}
+    ).scalar_one_or_none()
+    return found
+
+
 def _busy(connection: Connection, subject: str | None) -> str:
     other = connection.execute(
         text(f"SELECT id, kind, state FROM job WHERE subject = :subject AND state IN ({in_list(JOB_OPEN)})"),

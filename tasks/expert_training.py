@@ -19,6 +19,7 @@ from experts.errors import ExpertsError, Stopped
 from experts.language.base import Base, weights_sha256
 from experts.language.prompting import USER, Turn
 from storage import catalogue, expert_versions, feedback, job_control, jobs, training_sets
+from storage.catalogue import NewDocument
 from storage.expert_versions import Adapter, VersionView
 from storage.hints import JobHint
 from tasks import bases, examples
@@ -27,8 +28,6 @@ from tasks.training_job import TrainingJob
 
 # Seconds between looks at what a person wants of the job, and between notes of how far it is.
 _LOOK_S = 1.0
-# Of a new expert's examples so many become exemplars of the router.
-_EXEMPLARS = 200
 _SETTLED = "adapters"
 
 
@@ -198,7 +197,9 @@ class _Training:
             for new in sets:
                 training_sets.add(connection, expert_id, new, job_id=job.id)
             if job.params.get("exemplars"):
-                catalogue.put_exemplars(connection, expert_id, job.params["exemplars"][:_EXEMPLARS])
+                catalogue.put_exemplars(connection, expert_id, job.params["exemplars"])
+            documents = [NewDocument(**document) for document in job.params.get("documents", ())]
+            catalogue.put_documents(connection, expert_id, documents)
             refresh = None
             if verdict.promote:
                 expert_versions.promote(connection, name, number)
@@ -220,11 +221,12 @@ class _Training:
         }
 
     def _card(self, connection: Connection) -> tuple[str, dict[str, Any]]:
-        """Engine and card of the new version: those given, else those of the live version."""
+        """Engine and card of the new version: those given, else those of the live version, else of the newest."""
         if self._job.params.get("card"):
             return self._job.params["engine"], self._job.params["card"]
-        live = expert_versions.version(connection, self._name, None)
-        return live.engine, live.card
+        every = expert_versions.versions(connection, self._name)
+        before = next((view for view in every if view.state == "live"), every[0])
+        return before.engine, before.card
 
     def _progress(self, progress: Progress) -> None:
         """Note how far it is, about once a second; measured losses go into the job's story."""

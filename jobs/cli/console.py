@@ -36,8 +36,8 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """A line beside the result, such as progress; on standard error."""
-    _console(stderr=True).print(text, style="dim")
+    """A line beside the result, such as progress; on standard error. It may hold anything and is shown safely."""
+    _console(stderr=True).print(printable(text), style="dim")
 
 
 def complain(message: str, *, code: str | None = None, as_json: bool = False) -> None:

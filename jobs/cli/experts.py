@@ -102,7 +102,8 @@ def load(
         say(f"stored {', '.join(loaded.experts)}; changed: {', '.join(loaded.changed) or 'nothing'}")
         if loaded.jobs:
             say(f"learning, and serving when they have: jobs {', '.join(map(str, loaded.jobs))} (`moe jobs list`)")
-    result = _bring_in_line(no_wait, as_json)
+    # While every expert still learns there is nothing to choose from; the first that has learned asks for a router.
+    result = _bring_in_line(no_wait, as_json) if catalogue.listing(client) else {"job": None}
     if as_json:
         emit_json({"experts": loaded.experts, "changed": loaded.changed, "learning": loaded.jobs, **result})
 

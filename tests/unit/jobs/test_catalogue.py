@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from experts.cards import read_catalogue
-from experts.errors import BadCatalogue, BadDocument
+from experts.errors import BadCatalogue, BadDocument, CannotTrain
 from jobs import catalogue, training_jobs
 from jobs.catalogue import Loaded
 from jobs.errors import BadInput, Failed
@@ -150,6 +150,55 @@ def test_an_expert_that_has_learned_is_not_trained_again(bare_client: Runtime, l
     changed = transact(bare_client.engine, lambda c: expert_versions.version(c, "south", None))
     assert (changed.number, changed.card["title"], changed.card["adapter"]) == (2, "The south", True)
     assert changed.adapter is not None
+
+
+def test_an_expert_that_has_learned_keeps_its_engine(bare_client: Runtime, learning: Path) -> None:
+    """Its card names none; the engine of experts that learn nothing could not use its adapter."""
+    given = read_catalogue(learning).experts[1].card.model_dump(mode="json", exclude={"name", "engine"})
+    add_version(Store(bare_client.engine), "south", live=True, card=given)
+    assert catalogue.load(bare_client, learning).changed == ["north", "south"]  # its exemplars are new
+    assert [(e["version"], e["engine"]) for e in catalogue.listing(bare_client)][1] == (1, "transformers")
+
+
+def test_an_expert_that_did_not_pass_is_not_put_live_without_its_adapter(bare_client: Runtime, learning: Path) -> None:
+    add_version(Store(bare_client.engine), "south")
+    assert catalogue.load(bare_client, learning) == Loaded(["north", "south"], ["north"], [])
+    found = transact(bare_client.engine, lambda c: expert_versions.versions(c, "south"))
+    assert [(view.number, view.state) for view in found] == [(1, "candidate")]
+
+
+def test_loading_again_while_an_expert_learns_names_the_same_job(bare_client: Runtime, learning: Path) -> None:
+    first = catalogue.load(bare_client, learning)
+    assert catalogue.load(bare_client, learning) == Loaded(["north", "south"], [], first.jobs)
+    assert len(rows(bare_client.engine, "SELECT id FROM job")) == 1
+
+
+def test_nothing_is_stored_unless_every_expert_can_learn(bare_client: Runtime, learning: Path) -> None:
+    write_examples(learning / "north" / "train.jsonl")
+    write_examples(learning / "south" / "train.jsonl", 3)
+    east = learning / "east"
+    east.mkdir()
+    (east / "card.yaml").write_text(CARD.format(name="east"))
+    (east / "exemplars.txt").write_text("Where is east?\n")
+    with pytest.raises(CannotTrain, match=r"^3 usable examples are too few"):
+        catalogue.load(bare_client, learning)
+    assert catalogue.listing(bare_client) == []
+    assert rows(bare_client.engine, "SELECT id FROM job") == []
+
+
+def test_the_documents_of_an_expert_that_learns_go_with_its_job(bare_client: Runtime, learning: Path) -> None:
+    write_examples(learning / "north" / "train.jsonl")
+    catalogue.load(bare_client, learning)
+    found = rows(bare_client.engine, "SELECT params->'documents' FROM job ORDER BY subject")
+    assert found == [
+        (
+            [
+                {"name": "deep/ice", "title": "ice", "text": "It is cold."},
+                {"name": "snow", "title": "Snow", "text": "It is white."},
+            ],
+        ),
+        ([],),
+    ]
 
 
 def stored(client: Runtime, place: str) -> list[bytes]:

@@ -151,6 +151,32 @@ def test_an_unknown_engine_is_refused(stack: Runtime, data: str) -> None:
         learning.create(stack, new(data, engine="oracle"))
 
 
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        ({"domain": " "}, "domain"),
+        ({"domain": "x" * 2001}, "domain"),
+        ({"description": "x" * 2001}, "description"),
+        ({"keywords": ["tax", "x"]}, "keyword"),
+        ({"parent": "Money & More"}, "parent"),
+        ({"exemplars": ["why", " "]}, "exemplar"),
+        ({"exemplars": ["x" * 2001]}, "exemplar"),
+    ],
+    ids=["no domain", "a long domain", "a long description", "keyword", "parent", "no exemplar", "a long exemplar"],
+)
+def test_what_no_card_can_hold_is_refused(stack: Runtime, data: str, given: dict[str, Any], option: str) -> None:
+    with pytest.raises(BadInput, match=rf"^--{option}: "):
+        learning.create(stack, new(data, **given))
+    assert queued(stack) == []
+
+
+@pytest.mark.parametrize(
+    ("domain", "title"), [(" taxes ", "Taxes"), ("EU tax law", "EU tax law"), ("éclairs", "Éclairs")]
+)
+def test_a_domain_keeps_its_letters_as_the_title(stack: Runtime, data: str, domain: str, title: str) -> None:
+    assert params(stack, learning.create(stack, new(data, domain=domain))[0])["card"]["title"] == title
+
+
 def test_an_expert_that_is_there_is_not_made_again(stack: Runtime, data: str) -> None:
     with pytest.raises(NotAllowed, match=r"^alpha is there already; `moe experts train alpha` makes its next version$"):
         learning.create(stack, new(data, name="alpha"))
@@ -308,6 +334,14 @@ def test_an_expert_is_retrained_once_it_has_learned(stack: Runtime, store: Store
     assert sent.hints == [JobHint(job)]
 
 
+def test_an_expert_of_which_no_version_went_live_learns_again(stack: Runtime, store: Store, data: str) -> None:
+    add_version(store, "tax")
+    with pytest.raises(NotAllowed, match=r"^tax is there already; `moe experts train tax` makes its next version$"):
+        learning.create(stack, new(data))
+    job, _ = learning.train(stack, "tax", data)
+    assert params(stack, job)["mode"] == "train"
+
+
 def test_one_expert_is_trained_once_at_a_time_and_others_beside_it(stack: Runtime, store: Store, data: str) -> None:
     add_version(store, "alpha", live=True)
     job, _ = learning.train(stack, "alpha", data)
@@ -426,6 +460,11 @@ def test_the_last_expert_stays(stack: Runtime, store: Store) -> None:
     with pytest.raises(NotAllowed, match=r"^gamma is the last expert; queries must go somewhere$"):
         learning.retire(stack, "gamma")
     assert not store(catalogue.expert, "gamma").retired
+
+
+def test_an_expert_nobody_knows_is_not_the_last(bare_client: Runtime) -> None:
+    with pytest.raises(NotFound, match=r"^no expert 'tax'$"):
+        learning.retire(bare_client, "tax")
 
 
 def test_one_refresh_serves_all_that_wait_for_it(stack: Runtime, store: Store) -> None:

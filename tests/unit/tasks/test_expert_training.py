@@ -205,6 +205,14 @@ def test_the_next_version_keeps_the_card_and_asks_for_no_router(school: Bench) -
     assert len(school.store(catalogue.exemplars)) == 2
 
 
+def test_the_documents_and_every_exemplar_that_came_with_an_expert_are_stored(school: Bench) -> None:
+    document = {"name": "letters", "title": "Letters", "text": "There are four."}
+    texts = [f"say letter {n} twice" for n in range(201)]
+    learned(school, creation(school, documents=[document], exemplars=texts))
+    found = school.store(catalogue.expert, "twice")
+    assert (found.n_documents, found.n_exemplars) == (1, 201)
+
+
 def test_a_version_worse_than_the_one_before_stays_a_candidate(school: Bench) -> None:
     learned(school, creation(school))
     configure(school, "training", learning_rate=1e-7)

@@ -166,6 +166,13 @@ def test_a_job_is_followed_to_its_end(moe: Moe, store: Store, running: ClaimedJo
     assert (said.json, said.err) == (shown, "")
 
 
+def test_a_story_cannot_steer_the_terminal_it_is_shown_on(moe: Moe, store: Store, running: ClaimedJob) -> None:
+    store(jobs.report, running.lease.id, "one [two] [/three] \x1b[2J")
+    store(jobs.succeed, running, {})
+    said = moe("jobs", "watch", str(running.lease.id), code=0)
+    assert said.err == "one [two] [/three] \N{REPLACEMENT CHARACTER}[2J\n"
+
+
 def test_following_a_job_that_failed_tells_why(moe: Moe, store: Store, running: ClaimedJob) -> None:
     store(jobs.fail, running, "cannot_train", "Only [2] examples.")
     number = running.lease.id

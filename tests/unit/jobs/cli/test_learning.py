@@ -166,6 +166,7 @@ def test_of_very_many_bad_rows_some_are_told(moe: Moe, store: Store, workdir: Pa
     [
         (("create", "Tax", "--domain", "x", "--data", "data.jsonl"), "bad_input", "'Tax' is no name of an expert: "),
         (("create", "alpha", "--domain", "x", "--data", "data.jsonl"), "not_allowed", "alpha is there already; "),
+        (("create", "tax", "--domain", " ", "--data", "data.jsonl"), "bad_input", "--domain: "),
         (("create", "tax", "--domain", "x", "--data", "missing"), "bad_input", "missing: no such file"),
         (("create", "tax", "--domain", "x", "--data", "few.jsonl"), "cannot_train", "2 usable examples are too few"),
         (("create", "tax", "--domain", "x", "--data", "bad.jsonl"), "bad_input", "bad.jsonl, line 1: the row is not"),
@@ -359,6 +360,22 @@ def test_a_router_that_cannot_be_taught_is_told(moe: Moe, store: Store, trainer:
 
 
 # load
+
+
+def test_while_every_expert_learns_there_is_no_router_to_wait_for(
+    moe: Moe, bare_client: Runtime, workdir: Path
+) -> None:
+    folder = workdir / "catalogue" / "tax"
+    folder.mkdir(parents=True)
+    (folder / "card.yaml").write_text("name: tax\ntitle: Tax\ndescription: Knows tax.\nkeywords: [tax]\n")
+    (folder / "exemplars.txt").write_text("what do I owe\n")
+    write_examples(folder / "train.jsonl")
+
+    found = moe("experts", "load", "catalogue", "--json").json
+
+    [(learning, kind)] = rows(bare_client.engine, "SELECT id, kind FROM job")
+    assert kind == "train_expert"
+    assert found == {"experts": ["tax"], "changed": [], "learning": [learning], "job": None}
 
 
 def test_experts_that_learn_are_told_when_a_catalogue_is_loaded(moe: Moe, client: Runtime, workdir: Path) -> None:
