@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 
 from experts.adapters.data import Example
-
 from experts.adapters.stored import from_lines, to_line
 from storage.artefacts import ArtefactStore
 from storage.training_sets import NewSet, Purpose

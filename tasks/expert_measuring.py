@@ -7,15 +7,14 @@ from experts.adapters.data import Example
 from experts.adapters.evaluation import Evaluation, compare, embedding_similarity, evaluate
 from experts.adapters.files import check_adapter, state
 from experts.adapters.fingerprint import check_fingerprint
+from experts.errors import CannotTrain, ModelUnusable
+from experts.kinds import HASHING
 from experts.language.adapting import AdapterWeights
 from experts.language.base import Base, weights_sha256
 from experts.language.generating import generate
 from experts.language.prompting import encode_text
-
-from experts.errors import CannotTrain
-from experts.kinds import HASHING
 from storage import expert_versions, training_sets
-from storage.errors import NotFound
+from storage.errors import ArtefactDamaged, NotFound
 from storage.expert_versions import Adapter, VersionView
 from tasks import bases, examples
 from tasks.training_job import TrainingJob
@@ -51,15 +50,22 @@ class Measuring:
         return evaluate(answer, asked, self._similarity)
 
     def matrix(self, adapter: AdapterWeights, *, but: str) -> dict[str, dict[str, Any]]:
-        """What the adapter answers of every other expert's evaluation set, beside what the base does."""
+        """What the adapter answers of every other expert's evaluation set, beside what the base does.
+
+        A set that cannot be used is left out and told in the job's story: it is not this expert's fault.
+        """
         job = self._job
         most = job.settings.training.max_measured
         found: dict[str, dict[str, Any]] = {}
         for stored in job.transact(lambda c: training_sets.newest(c, purpose="evaluation")):
             if stored.expert == but:
                 continue
-            asked = examples.read(job.work.runtime.store, stored.artefact)[:most]
-            ours, base = self.of(adapter, asked), self.of(None, asked)
+            try:
+                asked = examples.read(job.work.runtime.store, stored.artefact)[:most]
+                ours, base = self.of(adapter, asked), self.of(None, asked)
+            except (ArtefactDamaged, CannotTrain, ModelUnusable) as error:
+                job.report(f"{stored.expert}: its evaluation set cannot be used and is left out ({error})")
+                continue
             found[stored.expert] = {
                 "n": len(asked),
                 "exact_match": round(ours.exact, 4),
@@ -78,14 +84,21 @@ def loaded(job: TrainingJob, base: Base, adapter: Adapter) -> AdapterWeights:
 
 
 def live_adapter(job: TrainingJob, base: Base, expert: str) -> AdapterWeights | None:
-    """The adapter of the live version; None where there is none, or where it belongs to another base."""
+    """The adapter of the live version; None where there is none, or where it belongs to another base.
+
+    One that is damaged is told in the job's story and counts as none: a new version is how it is replaced.
+    """
     try:
         live = job.transact(lambda c: expert_versions.version(c, expert, None))
     except NotFound:
         return None
     if live.adapter is None or live.adapter.base_sha256 != base.sha256:
         return None
-    return loaded(job, base, live.adapter)
+    try:
+        return loaded(job, base, live.adapter)
+    except (ArtefactDamaged, ModelUnusable) as error:
+        job.report(f"version {live.number} of {expert} cannot be used and is not compared with ({error})")
+        return None
 
 
 def evaluate_expert(job: TrainingJob) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """Training an expert: examples, adapter, proof, and only then a version."""
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
-from experts.adapters.data import Example, check_enough, split
+from experts.adapters.checkpoints import newest_step
+from experts.adapters.data import Example, check_enough, same_prompt, split
 from experts.adapters.evaluation import compare
 from experts.adapters.files import adapter_files
 from experts.adapters.fingerprint import take_fingerprint
@@ -20,6 +23,7 @@ from experts.language.base import Base, weights_sha256
 from experts.language.prompting import USER, Turn
 from storage import catalogue, expert_versions, feedback, job_control, jobs, training_sets
 from storage.catalogue import NewDocument
+from storage.errors import NotFound
 from storage.expert_versions import Adapter, VersionView
 from storage.hints import JobHint
 from tasks import bases, examples
@@ -56,11 +60,14 @@ class _Training:
         self._base: Base = bases.base(job.settings)
         self._folder = (job.settings.training.folder or job.settings.home / "training") / f"job-{job.id}"
         self._looked = self._noted = float("-inf")
-        self._kept = 0
+        self._told = 0
+        # Going on from a checkpoint is no progress yet: tries count anew only after one that this try made.
+        self._kept = newest_step(self._folder)
         self._wanted: str | None = None
 
     def run(self) -> dict[str, Any]:
         job = self._job
+        self._tidy()
         data = self._data()
         spec = bases.lora_spec(
             job.settings,
@@ -108,10 +115,21 @@ class _Training:
             given = job.params.get("validation")
             evaluation = examples.read(store, given) if given else []
         check_enough(every, job.settings.training.min_examples)
-        if not evaluation:
+        if evaluation:
+            every = self._without(every, evaluation)
+            check_enough(every, job.settings.training.min_examples)
+        else:
             every, evaluation = split(every, share, seed)
         train, validation = split(every, min(share, 0.1), seed + 1)
         return _Data(train, validation, evaluation)
+
+    def _without(self, every: Sequence[Example], evaluation: Sequence[Example]) -> list[Example]:
+        """The examples that nothing is measured on."""
+        held = {same_prompt(example) for example in evaluation}
+        kept = [example for example in every if same_prompt(example) not in held]
+        if len(kept) < len(every):
+            self._job.report(f"{len(every) - len(kept)} examples are left out: the expert is measured on them")
+        return kept
 
     def _gathered(self) -> tuple[list[Example], list[Example]]:
         """What the expert learned from before and what people corrected since; and what it is always measured on."""
@@ -128,9 +146,8 @@ class _Training:
         evaluation = [example for found in measured for example in examples.read(store, found.artefact)]
         said = job.transact(lambda c: feedback.answers(c, self._name))
         corrected = [Example((Turn(USER, text),), answer, 0) for text, answer in said]
-        held = {example.prompt for example in evaluation}
-        # What was said last counts, and nothing that is measured is learned.
-        merged = {example.prompt: example for example in [*every, *corrected] if example.prompt not in held}
+        # What was said last counts.
+        merged = {example.prompt: example for example in [*every, *corrected]}
         if corrected:
             job.report(f"{len(corrected)} corrected answers are learned from as well")
         return list(merged.values()), evaluation
@@ -151,7 +168,8 @@ class _Training:
             "p": round(compared.exact.p, 6),
             "previous_exact_match": None if previous is None else round(previous.exact, 4),
             "base_unchanged": unchanged,
-            "train_loss": round(trained.train_loss, 4),
+            # One that ran out of time may have noted none yet.
+            "train_loss": None if math.isnan(trained.train_loss) else round(trained.train_loss, 4),
             "validation_loss": round(trained.validation_loss, 4),
             "validation_loss_before": round(trained.validation_loss_before, 4),
             "steps": trained.steps,
@@ -232,16 +250,24 @@ class _Training:
         """Note how far it is, about once a second; measured losses go into the job's story."""
         now = time.monotonic()
         how_far = {key: value if value is None else round(value, 5) for key, value in asdict(progress).items()}
-        kept = progress.validation_loss is not None and progress.step > self._kept
         if now - self._noted < _LOOK_S and progress.step < progress.total_steps:
             return
         self._noted = now
         job = self._job
         job.heartbeat.check()
-        job.transact(lambda c: jobs.progress(c, job.claimed.lease, how_far, kept=kept))
-        if kept:
-            self._kept = progress.step
+        newest = newest_step(self._folder)
+        job.transact(lambda c: jobs.progress(c, job.claimed.lease, how_far, kept=newest > self._kept))
+        self._kept = max(newest, self._kept)
+        if progress.validation_loss is not None and progress.step > self._told:
+            self._told = progress.step
             job.transact(lambda c: jobs.report(c, job.id, _told(progress), how_far))
+
+    def _tidy(self) -> None:
+        """Remove what trainings left that ended where no worker could do it: cancelled while paused, or given up."""
+        for folder in self._folder.parent.glob("job-*"):
+            number = folder.name.removeprefix("job-")
+            if number.isdecimal() and self._job.transact(partial(_has_ended, job_id=int(number))):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _should_stop(self) -> bool:
         now = time.monotonic()
@@ -250,6 +276,13 @@ class _Training:
             self._job.heartbeat.check()
             self._wanted = self._job.transact(lambda c: job_control.wanted(c, self._job.id))
         return self._wanted is not None
+
+
+def _has_ended(connection: Connection, job_id: int) -> bool:
+    try:
+        return jobs.view(connection, job_id).ended
+    except NotFound:
+        return False  # of another database; not ours to remove
 
 
 def _told(progress: Progress) -> str:

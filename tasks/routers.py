@@ -181,7 +181,7 @@ def labelled_of(job: TrainingJob, view: RouterView) -> LabelledFile | None:
     except ArtefactDamaged as error:
         job.report(f"the labelled queries of router {view.id} cannot be read and are left out ({error})")
         return None
-    known = {None, *job.transact(catalogue.names)}
+    known = {None, *(expert.name for expert in job.transact(catalogue.experts) if not expert.retired)}
     kept = [row for row in rows if row.expert in known]
     gone = ", ".join(sorted({str(row.expert) for row in rows if row.expert not in known}))
     left_out = f"; {len(rows) - len(kept)} are left out, of experts that are gone: {gone}" if gone else ""

@@ -166,7 +166,9 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None, description="default 2e-4, on a small base 1e-2"
     )
-    epochs: Annotated[float, Field(gt=0)] | None = Field(None, description="default 3, on a small base 40")
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="default 3, on a small base 40"
+    )
     batch_size: Positive | None = Field(None, description="examples of one step; default 16, on a small base 32")
     max_length: Positive | None = Field(
         None, description="tokens of an example, longer ones are left out; default 1024, on a small base 512"

@@ -49,6 +49,11 @@ def last_whole(folder: Path, identity: str) -> Checkpoint | None:
     return found
 
 
+def newest_step(folder: Path) -> int:
+    """The step of the latest sealed checkpoint, without a look into it; 0 where there is none."""
+    return max((_step(sealed.parent) for sealed in folder.glob(f"checkpoint-*/{SEAL}")), default=0)
+
+
 def checkpoint_of(folder: Path, step: int) -> Path:
     """Where the checkpoint of a step is."""
     return folder / f"checkpoint-{step}"

@@ -86,7 +86,7 @@ def split(examples: Sequence[Example], share: float = 0.1, seed: int = 0) -> tup
     """
     if not 0 < share < 1:
         raise CannotTrain(f"the share of examples to validate with is {share}; it lies between 0 and 1")
-    keys = [_key(example, seed) for example in examples]
+    keys = [hashlib.sha256(f"{seed}\0{same_prompt(example)}".encode()).digest() for example in examples]
     ordered = sorted(set(keys))
     if len(ordered) < 2:
         raise CannotTrain("examples with at least two different prompts are needed to train and to validate")
@@ -95,6 +95,6 @@ def split(examples: Sequence[Example], share: float = 0.1, seed: int = 0) -> tup
     return train, [example for example, key in zip(examples, keys, strict=True) if key in held]
 
 
-def _key(example: Example, seed: int) -> bytes:
-    plain = "\0".join(f"{turn.role}\0{' '.join(turn.content.casefold().split())}" for turn in example.prompt)
-    return hashlib.sha256(f"{seed}\0{plain}".encode()).digest()
+def same_prompt(example: Example) -> str:
+    """What prompts have in common that ask the same: roles and words, without regard to case and spacing."""
+    return "\0".join(f"{turn.role}\0{' '.join(turn.content.casefold().split())}" for turn in example.prompt)

@@ -24,6 +24,10 @@ def _example(number: int, line: bytes) -> Example:
     try:
         row = orjson.loads(line)
         turns = tuple(Turn(turn["role"], turn["content"]) for turn in row["prompt"])
-        return Example(turns, row["answer"], row["line"])
+        answer, place = row["answer"], row["line"]
     except (ValueError, LookupError, TypeError) as error:
         raise CannotTrain(f"line {number} of the stored examples is no example: {error}") from None
+    texts = [answer, *(text for turn in turns for text in (turn.role, turn.content))]
+    if not turns or not isinstance(place, int) or not all(isinstance(text, str) for text in texts):
+        raise CannotTrain(f"line {number} of the stored examples is no example: a value has the wrong type")
+    return Example(turns, answer, place)
