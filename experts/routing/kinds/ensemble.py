@@ -2,7 +2,8 @@
 
 On queries like its exemplars the gate beats everything; on queries from elsewhere it is the first to be wrong, while
 neighbours, centroids and a shared covariance keep their footing. So a familiar query is scored mostly by the gate, a
-stranger by all five alike, and those between by a mixture (measured: see DECISIONS.md).
+stranger by all five alike, and those between by a mixture. Neighbours have a say only where an expert has enough
+exemplars for some to be near (measured: see DECISIONS.md).
 """
 
 from functools import cached_property
@@ -17,10 +18,14 @@ from experts.routing.known import Known, Queries
 from experts.routing.search import Near
 from experts.routing.votes import centroid_scores, centroids, discriminant, kernel_vote, vote
 
+Weights = tuple[float, float, float, float, float]
+
 _VOTERS = 30
 # Weights of gate, neighbours, kernel, centroids, discriminant in log-probability.
 _HOME = (1.1, 0.2, 0.25, 0.0, 0.0)
 _ABROAD = (0.2, 0.2, 0.2, 0.2, 0.2)
+# With so many exemplars an expert, in the middle, neighbours begin to count, and count in full.
+_SAY_FROM, _SAY_FULL = 30, 90
 # A query that looks at least as familiar as this share of the exemplars is at home.
 _AT_HOME_FROM = 0.2
 
@@ -38,6 +43,17 @@ class Router(Kind):
     def _gate(self) -> Gate:
         return gate_from(self.learned)
 
+    def _with_say(self, weights: Weights) -> Weights:
+        gate, neighbours, kernel, centroid, discriminant = weights
+        return gate, self._say * neighbours, self._say * kernel, centroid, discriminant
+
+    @cached_property
+    def _say(self) -> float:
+        """How much neighbours count, in [0, 1]."""
+        known = self.known
+        n = float(np.median(np.bincount(known.owner[: known.n_own], minlength=len(known.experts))))
+        return float(np.clip((n - _SAY_FROM) / (_SAY_FULL - _SAY_FROM), 0, 1))
+
     @cached_property
     def _centres(self) -> Vectors:
         return centroids(self.known.vectors, self.known.owner, len(self.known.experts))
@@ -53,7 +69,7 @@ class Router(Kind):
             centroid_scores(queries.vectors, self._centres),
             log_softmax(upper @ self.learned["discriminant.weight"] + self.learned["discriminant.bias"]),
         )
-        home, abroad = _weighted(members, _HOME), _weighted(members, _ABROAD)
+        home, abroad = (_weighted(members, self._with_say(weights)) for weights in (_HOME, _ABROAD))
         trust = np.clip(queries.familiar / _AT_HOME_FROM, 0, 1)[:, None]
         mixed: Floats = np.log(trust * np.exp(home) + (1 - trust) * np.exp(abroad) + 1e-12).astype(np.float32)
         return mixed
@@ -65,7 +81,7 @@ def _upper(traits: Floats, known: Known) -> Floats:
     return traits[:, (n_layers // 2) * width :]
 
 
-def _weighted(members: tuple[Floats, ...], weights: tuple[float, ...]) -> Floats:
+def _weighted(members: tuple[Floats, ...], weights: Weights) -> Floats:
     total = sum(weight * member for weight, member in zip(weights, members, strict=True) if weight)
     assert isinstance(total, np.ndarray)
     return log_softmax(total)
