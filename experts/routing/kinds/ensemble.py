@@ -26,6 +26,8 @@ _HOME = (1.1, 0.2, 0.25, 0.0, 0.0)
 _ABROAD = (0.2, 0.2, 0.2, 0.2, 0.2)
 # With so many exemplars an expert, in the middle, neighbours begin to count, and count in full.
 _SAY_FROM, _SAY_FULL = 30, 90
+# With so few, a gate learns how the questions are put as well as what they are about; centroids take over this much.
+_FEW, _HARDLY_ANY, _TAKEN_OVER = 10, 5, 0.3
 # A query that looks at least as familiar as this share of the exemplars is at home.
 _AT_HOME_FROM = 0.2
 
@@ -43,16 +45,15 @@ class Router(Kind):
     def _gate(self) -> Gate:
         return gate_from(self.learned)
 
-    def _with_say(self, weights: Weights) -> Weights:
-        gate, neighbours, kernel, centroid, discriminant = weights
-        return gate, self._say * neighbours, self._say * kernel, centroid, discriminant
-
     @cached_property
-    def _say(self) -> float:
-        """How much neighbours count, in [0, 1]."""
+    def _weights(self) -> tuple[Weights, Weights]:
+        """At home and abroad, for as many exemplars as the expert in the middle has."""
         known = self.known
         n = float(np.median(np.bincount(known.owner[: known.n_own], minlength=len(known.experts))))
-        return float(np.clip((n - _SAY_FROM) / (_SAY_FULL - _SAY_FROM), 0, 1))
+        say = float(np.clip((n - _SAY_FROM) / (_SAY_FULL - _SAY_FROM), 0, 1))
+        taken = _TAKEN_OVER * float(np.clip((_FEW - n) / (_FEW - _HARDLY_ANY), 0, 1))
+        home = (_HOME[0] - taken, say * _HOME[1], say * _HOME[2], _HOME[3] + taken, _HOME[4])
+        return home, (_ABROAD[0], say * _ABROAD[1], say * _ABROAD[2], *_ABROAD[3:])
 
     @cached_property
     def _centres(self) -> Vectors:
@@ -69,7 +70,7 @@ class Router(Kind):
             centroid_scores(queries.vectors, self._centres),
             log_softmax(upper @ self.learned["discriminant.weight"] + self.learned["discriminant.bias"]),
         )
-        home, abroad = (_weighted(members, self._with_say(weights)) for weights in (_HOME, _ABROAD))
+        home, abroad = (_weighted(members, weights) for weights in self._weights)
         trust = np.clip(queries.familiar / _AT_HOME_FROM, 0, 1)[:, None]
         mixed: Floats = np.log(trust * np.exp(home) + (1 - trust) * np.exp(abroad) + 1e-12).astype(np.float32)
         return mixed
