@@ -15,7 +15,7 @@ from experts.routing.votes import vote
 NEIGHBOURS = 64
 MAX_PASSAGES = 512  # per expert
 # A topic of the world is an expert's when its queries' neighbours say so with at least this share on average.
-_ADOPTED_FROM = 0.45
+_ADOPTED_FROM = 0.4
 # Among fewer experts than this, somebody always has a large share: the topic must then lie near exemplars as well, as
 # near as all but this part of them lie to each other, and less so the more experts there are.
 _MANY_EXPERTS = 5

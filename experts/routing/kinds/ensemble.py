@@ -2,7 +2,8 @@
 
 On queries like its exemplars the gate beats everything; on queries from elsewhere it is the first to be wrong, while
 neighbours, centroids and a shared covariance keep their footing. So a familiar query is scored mostly by the gate, a
-stranger by all five alike, and those between by a mixture (measured: see DECISIONS.md).
+stranger by all five alike, and those between by a mixture. Neighbours have a say only where an expert has enough
+exemplars for some to be near (measured: see DECISIONS.md).
 """
 
 from functools import cached_property
@@ -17,10 +18,16 @@ from experts.routing.known import Known, Queries
 from experts.routing.search import Near
 from experts.routing.votes import centroid_scores, centroids, discriminant, kernel_vote, vote
 
+Weights = tuple[float, float, float, float, float]
+
 _VOTERS = 30
 # Weights of gate, neighbours, kernel, centroids, discriminant in log-probability.
 _HOME = (1.1, 0.2, 0.25, 0.0, 0.0)
 _ABROAD = (0.2, 0.2, 0.2, 0.2, 0.2)
+# With so many exemplars an expert, in the middle, neighbours begin to count, and count in full.
+_SAY_FROM, _SAY_FULL = 30, 90
+# With so few, a gate learns how the questions are put as well as what they are about; centroids take over this much.
+_FEW, _HARDLY_ANY, _TAKEN_OVER = 10, 5, 0.3
 # A query that looks at least as familiar as this share of the exemplars is at home.
 _AT_HOME_FROM = 0.2
 
@@ -39,6 +46,16 @@ class Router(Kind):
         return gate_from(self.learned)
 
     @cached_property
+    def _weights(self) -> tuple[Weights, Weights]:
+        """At home and abroad, for as many exemplars as the expert in the middle has."""
+        known = self.known
+        n = float(np.median(np.bincount(known.owner[: known.n_own], minlength=len(known.experts))))
+        say = float(np.clip((n - _SAY_FROM) / (_SAY_FULL - _SAY_FROM), 0, 1))
+        taken = _TAKEN_OVER * float(np.clip((_FEW - n) / (_FEW - _HARDLY_ANY), 0, 1))
+        home = (_HOME[0] - taken, say * _HOME[1], say * _HOME[2], _HOME[3] + taken, _HOME[4])
+        return home, (_ABROAD[0], say * _ABROAD[1], say * _ABROAD[2], *_ABROAD[3:])
+
+    @cached_property
     def _centres(self) -> Vectors:
         return centroids(self.known.vectors, self.known.owner, len(self.known.experts))
 
@@ -53,7 +70,7 @@ class Router(Kind):
             centroid_scores(queries.vectors, self._centres),
             log_softmax(upper @ self.learned["discriminant.weight"] + self.learned["discriminant.bias"]),
         )
-        home, abroad = _weighted(members, _HOME), _weighted(members, _ABROAD)
+        home, abroad = (_weighted(members, weights) for weights in self._weights)
         trust = np.clip(queries.familiar / _AT_HOME_FROM, 0, 1)[:, None]
         mixed: Floats = np.log(trust * np.exp(home) + (1 - trust) * np.exp(abroad) + 1e-12).astype(np.float32)
         return mixed
@@ -65,7 +82,7 @@ def _upper(traits: Floats, known: Known) -> Floats:
     return traits[:, (n_layers // 2) * width :]
 
 
-def _weighted(members: tuple[Floats, ...], weights: tuple[float, ...]) -> Floats:
+def _weighted(members: tuple[Floats, ...], weights: Weights) -> Floats:
     total = sum(weight * member for weight, member in zip(weights, members, strict=True) if weight)
     assert isinstance(total, np.ndarray)
     return log_softmax(total)

@@ -65,7 +65,36 @@ def product(logs: Sequence[Sequence[float]], weights: Sequence[float]) -> list[f
     return [power / sum(powers) for power in powers]
 
 
-HOME, ABROAD = (1.1, 0.2, 0.25, 0, 0), (0.2,) * 5
+@pytest.mark.parametrize(("n", "say"), [(10, 0.0), (30, 0.0), (60, 0.5), (91, 1.0)])
+def test_neighbours_have_a_say_where_an_expert_has_many_exemplars(n: int, say: float, strange: Embedded) -> None:
+    owner = np.repeat([0, 1, 2], [n, n, 3 * n])
+    many = known_of(embedded(5 * n, owner, seed=0), owner.tolist())
+    learned = Router.learn(many, top_k=2, seed=0)
+    queries = queries_of(many, strange, familiar=1.0)
+    found = Router(many, learned).score(queries)
+    voices = [voice.astype(np.float64).tolist() for voice in members(many, learned, queries)]
+    for row in range(9):
+        home = product([voice[row] for voice in voices], (1.1, 0.2 * say, 0.25 * say, 0, 0))
+        np.testing.assert_allclose(np.exp(found[row]), home, atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "taken"), [(3, 0.3), (5, 0.3), (6, 0.24), (9, 0.06)])
+def test_of_a_handful_of_exemplars_centroids_speak_for_the_gate_in_part(
+    n: int, taken: float, strange: Embedded
+) -> None:
+    owner = np.repeat([0, 1, 2], n)
+    handful = known_of(embedded(3 * n, owner, seed=0), owner.tolist())
+    learned = Router.learn(handful, top_k=2, seed=0)
+    queries = queries_of(handful, strange, familiar=1.0)
+    found = Router(handful, learned).score(queries)
+    voices = [voice.astype(np.float64).tolist() for voice in members(handful, learned, queries)]
+    for row in range(9):
+        home = product([voice[row] for voice in voices], (1.1 - taken, 0, 0, taken, 0))
+        np.testing.assert_allclose(np.exp(found[row]), home, atol=1e-4)
+
+
+# Of fourteen exemplars an expert neighbours do not count.
+HOME, ABROAD = (1.1, 0, 0, 0, 0), (0.2, 0, 0, 0.2, 0.2)
 
 
 @pytest.mark.parametrize(("familiar", "trust"), [(0, 0), (0.05, 0.25), (0.15, 0.75), (0.2, 1), (0.7, 1), (1, 1)])
