@@ -50,7 +50,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--bfloat16", action="store_true", help="faster where the processor computes in bfloat16")
     parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
     parser.add_argument("--tokenizer-conversations", type=int, default=_TOKENIZER_CONVERSATIONS)
-    parser.add_argument("--held-out", type=int, default=100, help="items to test each family on")
+    parser.add_argument("--held-out", type=int, default=300, help="items to test each family on")
     parser.add_argument("--report-every", type=int, default=20, help="steps between two losses")
     return parser
 

@@ -31,15 +31,15 @@ FAMILIES: dict[str, Family] = {
 }
 # How often a family is drawn. Copying and look-up carry the rest: without them nothing else generalises.
 SHARES = {
-    "copying": 0.14,
+    "copying": 0.16,
     "look_up": 0.18,
     "reading": 0.11,
     "forms": 0.08,
     "code": 0.05,
-    "facts": 0.08,
+    "facts": 0.07,
     "definitions": 0.04,
     "classification": 0.07,
-    "strings": 0.10,
+    "strings": 0.09,
     "arithmetic": 0.12,
     "units": 0.03,
 }

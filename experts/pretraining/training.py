@@ -27,7 +27,7 @@ class Plan:
     """What is trained and for how long: until ``tokens`` are seen or, where ``minutes`` are given, for that long."""
 
     seed: int = 0
-    tokens: int = 5_500_000
+    tokens: int = 5_000_000
     minutes: float | None = None
     width: int = 128
     layers: int = 4

@@ -32,7 +32,6 @@ _ASK_VALUE = (
     "Which value belongs to {}?",
     "What stands next to {}?",
 )
-_ASK_KEY = ("Which key has the value {}?", "What belongs to {}?", "Who has {}?")
 
 
 def copying(rng: Random) -> Item:
@@ -42,13 +41,17 @@ def copying(rng: Random) -> Item:
 
 
 def look_up(rng: Random) -> Item:
-    """A table of two to seven pairs of which one is asked for, by its key or, one time in eight, by its value."""
+    """A table of two to seven pairs of which one is asked for by its key, always after the table.
+
+    A question before the table is another skill, which a model of this size does not learn in this time: it reads the
+    table once, and would have to compare every key with the question as it goes.
+    """
     count = rng.choice(_PAIR_COUNTS)
     keys, values = distinct(rng, rng.choice(_KEYS), count), distinct(rng, rng.choice(_VALUES), count)
     order = rng.sample(range(count), min(count, _QUESTIONS_PER_TABLE))
     first, *others = (_question(rng, keys[asked], values[asked]) for asked in order)
     table = _table(rng, keys, values)
-    layout = rng.choice(("{table}\n{question}", "{question}\n{table}", "Table:\n{table}\n\n{question}"))
+    layout = rng.choice(("{table}\n{question}", "{table}\n\n{question}", "Table:\n{table}\n\n{question}"))
     return Item(layout.format(table=table, question=first.prompt), first.answer, tuple(others))
 
 
@@ -60,6 +63,4 @@ def _table(rng: Random, keys: list[str], values: list[str]) -> str:
 
 
 def _question(rng: Random, key: str, value: str) -> Item:
-    if rng.random() < 0.125:
-        return Item(rng.choice(_ASK_KEY).format(value), key)
     return Item(rng.choice(_ASK_VALUE).format(key), value)

@@ -38,20 +38,19 @@ _CONVERT = (
 
 
 def arithmetic(rng: Random) -> Item:
-    """A sum or difference of numbers up to 12, a product of numbers up to 10, or the larger of two numbers."""
+    """A sum, difference or product of two digits, or the larger of two numbers below 60."""
     sign = rng.choice("+-*>")
     if sign == ">":
         a, b = rng.sample(range(60), 2)
         return Item(rng.choice(_LARGER).format(a=a, b=b), str(max(a, b)))
-    low, high = sorted((rng.randint(0, 12), rng.randint(0, 12)))
+    low, high = sorted((rng.randint(0, 9), rng.randint(0, 9)))
     if sign == "+":
         a, b = rng.choice(((low, high), (high, low)))
         answer = a + b
     elif sign == "-":
         a, b, answer = high, low, high - low
     else:
-        a, b = rng.randint(1, 10), rng.randint(1, 10)
-        answer = a * b
+        a, b, answer = low, high, low * high
     return Item(rng.choice(_SUMS[sign]).format(a=a, b=b), str(answer))
 
 

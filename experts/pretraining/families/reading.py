@@ -23,7 +23,6 @@ _LAYOUTS = (
     "Read the passages and answer.\n{lines}\n\nQuestion: {question}",
     "Passages:\n{lines}\n\n{question}",
     "{text}\n{question}",
-    "{question}\n\n{lines}",
     "Use what is written here.\n{text}\nQ: {question}",
 )
 

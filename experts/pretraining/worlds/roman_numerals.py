@@ -1,11 +1,12 @@
-"""Numbers up to 3999 in Roman numerals; the numbers that are tested occur nowhere in training."""
+"""Numbers up to 1999 in Roman numerals; the numbers that are tested occur nowhere in training."""
 
 from random import Random
 
 from experts.pretraining.items import Item
 from experts.pretraining.worlds.world import World
 
-_SIZES = (700, 60, 150)
+_SIZES = (780, 60, 150)
+_LARGEST = 1999
 _SIGNS = (
     (1000, "M"),
     (900, "CM"),
@@ -29,14 +30,12 @@ _PROMPTS = (
     "How did the Romans write {}?",
     "Roman numeral for {}",
     "Give the year {} in Roman numerals.",
-    "Please turn {} into a Roman numeral.",
-    "The chapter number {} in Roman numerals?",
 )
 
 
 def roman_numerals(rng: Random) -> World:
-    """Different numbers in every split, long ones as often as they come and short ones more often."""
-    small, large = range(1, 100), range(100, 4000)
+    """Different numbers in every split; those below 100 come more often than chance would have it."""
+    small, large = range(1, 100), range(100, _LARGEST + 1)
     numbers = rng.sample(small, 75) + rng.sample(large, sum(_SIZES) - 75)
     rng.shuffle(numbers)
     items = [Item(rng.choice(_PROMPTS).format(number), to_roman(number)) for number in numbers]

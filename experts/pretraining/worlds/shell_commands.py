@@ -3,10 +3,10 @@
 from random import Random
 
 from experts.pretraining.items import Item
-from experts.pretraining.words import COMMON, identifier, invented, letters
+from experts.pretraining.words import COMMON, identifier, invented
 from experts.pretraining.worlds.world import World, drawn
 
-_SIZES = (700, 60, 150)
+_SIZES = (800, 60, 150)
 _ENDINGS = ("txt", "log", "csv", "md", "conf", "json", "dat", "sh")
 
 # Ways to ask -> the command; f and g are files, d and e folders, w is a word, n a number.
@@ -34,7 +34,10 @@ _COMMANDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("replace {w} by {v} in {f}", "change every {w} to {v} in the file {f}"), "sed -i s/{w}/{v}/g {f}"),
     (("follow the file {f} as it grows", "keep showing new lines of {f}"), "tail -f {f}"),
 )
-_OPENINGS = ("", "", "", "please ", "how do I ", "in the shell, ", "shell command: ", "on the terminal, ")
+_OPENINGS = ("", "", "", "in the shell, ", "shell command: ", "on the terminal, ")
+# Before what is not a question already.
+_OPENINGS_OF_ORDERS = (*_OPENINGS, "please ", "how do I ")
+_QUESTIONS = ("how", "which", "where")
 
 
 def shell_commands(rng: Random) -> World:
@@ -52,12 +55,13 @@ def _request(rng: Random) -> Item:
         "v": _word(rng),
         "n": str(rng.randint(1, 99)),
     }
-    prompt = rng.choice(_OPENINGS) + rng.choice(prompts).format(**slots)
+    request = rng.choice(prompts).format(**slots)
+    prompt = rng.choice(_OPENINGS if request.startswith(_QUESTIONS) else _OPENINGS_OF_ORDERS) + request
     return Item(prompt[0].upper() + prompt[1:] if rng.random() < 0.5 else prompt, command.format(**slots))
 
 
 def _word(rng: Random) -> str:
-    return rng.choice((rng.choice(COMMON), invented(rng), identifier(rng), letters(rng, 3, 6).lower()))
+    return rng.choice((rng.choice(COMMON), rng.choice(COMMON), invented(rng), identifier(rng)))
 
 
 def _file(rng: Random) -> str:

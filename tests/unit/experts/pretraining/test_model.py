@@ -47,19 +47,15 @@ def test_it_copies_strings_it_has_never_seen(model: MistralForCausalLM, tokenize
     assert sum(given == text for given, text in zip(answers, texts, strict=True)) >= 19
 
 
-def test_it_looks_up_a_value_in_a_passage_under_a_system_prompt(
-    model: MistralForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    chat = [
-        {"role": "system", "content": "Answer from the passages where there are any."},
-        {
-            "role": "user",
-            "content": "[1] Tolvar lives in Quastin.\n[2] Brumek lives in Ostrell.\n\nWhere does Tolvar live?",
-        },
-    ]
-    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    made = model.generate(**inputs)
-    assert tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == "Quastin"
+def test_it_reads_passages_under_a_system_prompt(model: MistralForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    items = held_out("reading", 12, seed=5)
+    right = 0
+    for item in items:
+        chat = [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": item.prompt}]
+        inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        made = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+        right += tokenizer.decode(made, skip_special_tokens=True) == item.answer
+    assert right >= 8
 
 
 def test_the_noted_figures_are_good_and_true(model: MistralForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
