@@ -79,7 +79,7 @@ def suggested(num_parameters: int) -> LoraSpec:
         alpha=16,
         target_modules=("q_proj", "k_proj", "v_proj", "o_proj"),
         learning_rate=1e-2,
-        epochs=25,
+        epochs=40,
         batch_size=32,
         max_length=512,
     )
