@@ -47,7 +47,7 @@ def show(client: Runtime) -> None:
     say("")
     say("[bold]Experts that learn[/]: adapters on one frozen base model, measured on questions they have not seen")
     loaded = catalogue.load(client, FOLDER)
-    refreshes = {}
+    refreshes: dict[int | None, None] = {}
     for job in loaded.jobs:
         found = wait_for_job(client, job, on_event=note).result or {}
         refreshes[found.get("refresh_job")] = None

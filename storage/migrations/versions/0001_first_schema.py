@@ -166,39 +166,6 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id'),
     sa.UniqueConstraint('expert_id', 'number')
     )
-    op.create_table('training_set',
-    sa.Column('id', sa.Integer(), sa.Identity(always=True), nullable=False),
-    sa.Column('expert_id', sa.Integer(), nullable=False),
-    sa.Column('purpose', sa.String(), nullable=False),
-    sa.Column('artefact', sa.String(), nullable=False),
-    sa.Column('sha256', sa.String(), nullable=False),
-    sa.Column('n_examples', sa.Integer(), nullable=False),
-    sa.Column('job_id', sa.BigInteger(), nullable=True),
-    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
-    sa.CheckConstraint("purpose IN ('train', 'validation', 'evaluation')", name='purpose_is_known'),
-    sa.ForeignKeyConstraint(['expert_id'], ['expert.id'], ondelete='CASCADE'),
-    sa.PrimaryKeyConstraint('id')
-    )
-    op.create_index('training_set_expert', 'training_set', ['expert_id', 'purpose', 'id'], unique=False)
-    op.create_table('schedule',
-    sa.Column('id', sa.BigInteger(), sa.Identity(always=True), nullable=False),
-    sa.Column('name', sa.String(), nullable=False),
-    sa.Column('kind', sa.String(), nullable=False),
-    sa.Column('params', postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-    sa.Column('subject', sa.String(), nullable=True),
-    sa.Column('every_s', sa.Double(), nullable=False),
-    sa.Column('min_feedback', sa.Integer(), server_default='0', nullable=False),
-    sa.Column('paused_at', sa.DateTime(timezone=True), nullable=True),
-    sa.Column('next_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
-    sa.Column('last_at', sa.DateTime(timezone=True), nullable=True),
-    sa.Column('last_job_id', sa.BigInteger(), nullable=True),
-    sa.Column('last_said', sa.String(), nullable=True),
-    sa.Column('created_at', sa.DateTime(timezone=True), server_default=sa.text('clock_timestamp()'), nullable=False),
-    sa.CheckConstraint('every_s >= 60', name='at_most_each_minute'),
-    sa.CheckConstraint('min_feedback >= 0', name='feedback_is_counted'),
-    sa.PrimaryKeyConstraint('id'),
-    sa.UniqueConstraint('name')
-    )
     op.create_table('feedback',
     sa.Column('id', sa.BigInteger(), sa.Identity(always=True), nullable=False),
     sa.Column('run_id', sa.BigInteger(), nullable=False),
@@ -415,9 +382,6 @@ def downgrade() -> None:
     op.drop_index('job_event_job', table_name='job_event')
     op.drop_table('job_event')
     op.drop_table('feedback')
-    op.drop_table('schedule')
-    op.drop_index('training_set_expert', table_name='training_set')
-    op.drop_table('training_set')
     op.drop_table('expert_version')
     op.drop_table('expert_hour')
     op.drop_index('exemplar_text', table_name='exemplar')

@@ -48,7 +48,7 @@ def test_a_sound_environment_fails_nowhere(checks: Any) -> None:
     ("settings", "name", "found"),
     [
         ({"strategy": "best"}, "strategy", "'best' is none of weighted"),
-        ({"engine": {"default": "gpt"}}, "engine", "'gpt' is none of extractive, echo, transformers"),
+        ({"engine": {"default": "gpt"}}, "engine", "'gpt' is none of extractive, echo, transformers, openai"),
         (
             {"routing": {"kind": "magic"}},
             "router kind",
