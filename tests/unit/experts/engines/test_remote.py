@@ -150,7 +150,7 @@ def test_passages_stand_in_the_prompt_and_are_cited_where_the_card_says_so(serve
         return answer
 
     found = asked("ash?", {"retrieval": True})
-    assert found.text == "base: Context:\n[1] Ash stops planes. Basalt is dark.\nash?"
+    assert found.text == "base: Passages:\n[1] Ash stops planes. Basalt is dark.\n\nash?"
     assert [passage.document for passage in found.passages] == ["ash"]
     assert asked("ash?", {}).text == "base: ash?"
     assert asked("ash?", {"retrieval": True}, None).text == "base: ash?"
