@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.send(int(number), b"<html>A gateway.</html>", "text/html")
             case "!send":
                 self.send(200, text.split(maxsplit=1)[1].encode())
-            case "!short" if "Context:" in text:
+            case "!short" if "Passages:" in text:
                 self.fail(400, "This model's maximum context length is 10 tokens.")
             case "!long":
                 self.fail(400, "Too many.", "context_length_exceeded")
