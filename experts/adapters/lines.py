@@ -63,6 +63,8 @@ def _object(data: bytes) -> Row | str:
 
 def csv_rows(lines: Iterable[Line]) -> Iterator[tuple[int, Row | str]]:
     """Each row under the header by its names, or why it has none; a quoted value may go over several lines."""
+    # A limit of the whole process; longer lines are refused before they get here.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     used: list[Line] = []
     reader = csv.reader(_texts(lines, used), strict=True)
     header: list[str] | None = None

@@ -112,7 +112,6 @@ def test_csv_is_known_by_its_first_line(end: bytes) -> None:
         (b"Q,\xff", "answer: is not UTF-8"),
         (b"Q,a\0", "answer: holds a NUL character"),
         (b'Q,"a" b', "is not CSV"),
-        (b"Q," + b"a" * 200_000, "is not CSV: field larger"),
         (b"Q," + b"a," * MAX_LINE_BYTES, "is longer than"),
     ],
 )
